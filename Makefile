@@ -1,0 +1,68 @@
+# Chatledger's commands. PYTHON chooses the interpreter, ARGS go to pytest.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+SOURCES := accounts benchmarks config conversations devstack eventstore manage.py projections tests
+
+.PHONY: run test test-embedded test-full check lint stack keys lock clean
+
+run: $(RUNTIME) ## everything in one process on SQLite, on http://localhost:8000 (PORT)
+	@exec $(BIN)/python manage.py serve --migrate
+
+test: test-embedded test-full ## the whole suite, on SQLite and on PostgreSQL with Redis
+
+test-embedded: $(DEVELOPMENT)
+	CHATLEDGER_TEST_PROFILE=embedded $(BIN)/python -m pytest $(ARGS)
+
+test-full: $(DEVELOPMENT)
+	CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest $(ARGS)
+
+check: lint test ## what must hold before a commit
+
+lint: $(DEVELOPMENT) ## format, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(wildcard $(SOURCES))
+	$(BIN)/lint-imports
+
+stack: $(DEVELOPMENT) ## PostgreSQL, Redis, web, worker and followers as processes of their own
+	@exec $(BIN)/python -m devstack
+
+keys: $(RUNTIME) ## the missing secrets for docker compose, in .env
+	@$(BIN)/python manage.py make_keys --file .env
+
+lock: $(DEVELOPMENT) ## both lock files, anew from pyproject.toml
+	$(LOCK) pyproject.toml --output-file requirements.txt
+	$(LOCK) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean: ## what the commands made, but not var/
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal \
+	--generate-hashes --no-annotate --python-version 3.11
+
+$(RUNTIME): requirements.txt | $(BIN)/python
+	@echo 'Installing what requirements.txt locks into $(VENV) ...' >&2
+	@$(INSTALL) -r $<
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt | $(BIN)/python
+	@echo 'Installing what requirements-dev.txt locks into $(VENV) ...' >&2
+	@$(INSTALL) -r $<
+	@touch $@ $(RUNTIME)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo 'Chatledger needs Python 3.11 or newer and finds no $(PYTHON); choose one: make PYTHON=python3.12' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Chatledger needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); choose another: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'Chatledger needs the venv module, which $(PYTHON) lacks; on Debian and Ubuntu: apt install python3-venv' >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)

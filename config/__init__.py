@@ -1,0 +1,1 @@
+"""The entry points: settings, the API's wiring, processes and their commands."""

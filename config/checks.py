@@ -1,0 +1,65 @@
+"""What a process makes sure of before it starts; each refusal is one line."""
+
+import logging
+import sqlite3
+
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import DatabaseError, connection
+
+from config.keyfile import KEY_ALLOWED
+
+logger = logging.getLogger(__name__)
+
+WEB_KEYS = ("SECRET_KEY", "JWT_SIGNING_KEY", "DATA_KEY")
+BACKGROUND_KEYS = ("SECRET_KEY", "DATA_KEY")
+SQLITE_SOUND_SINCE = (3, 51, 3)
+
+
+class StartRefused(CommandError):
+    """A process cannot start; the text is the one line that says why and what to do."""
+
+
+def require_keys(names: tuple[str, ...]) -> None:
+    """Refuse to start without the keys that the process uses."""
+    for name in names:
+        if not settings.is_overridden(name):
+            raise StartRefused(f"{name} is missing; allowed: {KEY_ALLOWED}", returncode=2)
+
+
+def require_full_profile(command: str) -> None:
+    """Refuse a process of the full profile where one process does everything."""
+    if settings.EMBEDDED:
+        raise StartRefused(
+            f"{command} needs PostgreSQL and Redis (DATABASE_URL, REDIS_URL); "
+            "with SQLite `python manage.py serve` does it all in one process"
+        )
+
+
+def require_migrated() -> None:
+    """Refuse to start on a database that cannot be reached or lacks a migration."""
+    from django.db.migrations.executor import MigrationExecutor
+
+    try:
+        executor = MigrationExecutor(connection)
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        reason = " ".join(str(error).split())
+        raise StartRefused(f"The database cannot be used: {reason}") from error
+    finally:
+        connection.close()
+    if pending:
+        raise StartRefused(
+            f"The database lacks {len(pending)} migrations; run: python manage.py migrate"
+        )
+
+
+def note_old_sqlite() -> None:
+    """Say when this Python's SQLite has the rare WAL corruption that 3.51.3 repaired."""
+    if settings.EMBEDDED and sqlite3.sqlite_version_info < SQLITE_SOUND_SINCE:
+        logger.info(
+            "SQLite %s is older than %s, which repaired a rare corruption of the write-ahead log; "
+            "one writer a process keeps clear of it: do not write to this database from elsewhere",
+            sqlite3.sqlite_version,
+            ".".join(map(str, SQLITE_SOUND_SINCE)),
+        )

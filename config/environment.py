@@ -1,0 +1,257 @@
+"""Chatledger's settings: read from the environment, typed, and refused in one line when wrong."""
+
+import errno
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import dj_database_url
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from config.keyfile import KEY_ALLOWED, add_missing_keys, decode_key, read_keys
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+KEY_NAMES = ("SECRET_KEY", "JWT_SIGNING_KEY", "DATA_KEY", "SEAL_KEY")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text is one line and holds no secret."""
+
+
+def _split(value: Any) -> Any:
+    """Read a comma-separated list."""
+    if isinstance(value, str):
+        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+    return value
+
+
+def _key(value: SecretStr) -> SecretStr:
+    decode_key(value.get_secret_value())
+    return value
+
+
+def _scheme(url: SecretStr) -> str:
+    return urlsplit(url.get_secret_value()).scheme
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if _scheme(value) not in ("sqlite", "postgres", "postgresql"):
+        raise ValueError("it is neither SQLite nor PostgreSQL")
+    try:
+        name = dj_database_url.parse(url)["NAME"]
+    except dj_database_url.ParseError as error:
+        raise ValueError("it is not a URL; its parts must be percent-encoded") from error
+    if not name or name == ":memory:":
+        raise ValueError("it names no database")
+    return value
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    if _scheme(value) not in ("redis", "rediss", "unix"):
+        raise ValueError("it is not a Redis URL")
+    return value
+
+
+def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any("*" in host for host in value):
+        raise ValueError("a wildcard lets any Host header in")
+    return value
+
+
+def _proxies(value: tuple[str, ...]) -> tuple[str, ...]:
+    for proxy in value:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise ValueError(f"{proxy!r} is no address or network") from None
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Key = Annotated[SecretStr, AfterValidator(_key)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Environment(BaseSettings):
+    """Every setting of this service, by the name of its environment variable in capitals.
+
+    An empty variable counts as unset. `description` is what the line of a refusal calls allowed.
+    """
+
+    model_config = SettingsConfigDict(
+        alias_generator=str.upper,
+        case_sensitive=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    var_dir: Annotated[Path, Field(description="a folder")] = Path("var")
+    database_url: Annotated[
+        SecretStr | None,
+        AfterValidator(lambda url: url and _database_url(url)),
+        Field(description="sqlite:///path or postgresql://user:password@host:port/name"),
+    ] = None
+    redis_url: Annotated[
+        SecretStr | None,
+        AfterValidator(lambda url: url and _redis_url(url)),
+        Field(description="redis://, rediss:// or unix://"),
+    ] = None
+
+    secret_key: Annotated[Key | None, Field(description=KEY_ALLOWED)] = None
+    jwt_signing_key: Annotated[Key | None, Field(description=KEY_ALLOWED)] = None
+    data_key: Annotated[Key | None, Field(description=KEY_ALLOWED)] = None
+    seal_key: Annotated[Key | None, Field(description=KEY_ALLOWED)] = None
+    jwt_signing_keys_previous: Annotated[
+        tuple[Key, ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(description=f"a comma-separated list, each {KEY_ALLOWED}"),
+    ] = ()
+    data_key_previous: Annotated[Key | None, Field(description=KEY_ALLOWED)] = None
+
+    jwt_lifetime_minutes: Annotated[int, Field(ge=1, le=525_600, description="1 to 525600")] = 60
+    signup_tokens: Annotated[int, Field(ge=0, le=10**9, description="0 to 1000000000")] = 4000
+    message_price: Annotated[int, Field(ge=1, le=10**9, description="1 to 1000000000")] = 100
+
+    responder: Annotated[Literal["dummy"], Field(description="dummy")] = "dummy"
+    worker_threads: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 8
+    response_deadline_seconds: Annotated[int, Field(ge=1, le=3600, description="1 to 3600")] = 90
+    reply_wait_seconds: Annotated[int, Field(ge=0, le=120, description="0 to 120")] = 30
+
+    host: Annotated[str, Field(description="the name or address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="0 to 65535")] = 8000
+    allowed_hosts: Annotated[
+        Names,
+        AfterValidator(_hosts),
+        Field(description="a comma-separated list of host names without wildcards"),
+    ] = ("localhost",)
+    trusted_proxies: Annotated[
+        Names,
+        AfterValidator(_proxies),
+        Field(description="a comma-separated list of addresses and networks"),
+    ] = ()
+    debug: Annotated[bool, Field(description="on or off")] = False
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"],
+        BeforeValidator(_lower),
+        Field(description="debug, info, warning, error or critical"),
+    ] = "info"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the log, the broker and the reply streams all live with this process."""
+        return not self.database_url or _scheme(self.database_url) == "sqlite"
+
+    @property
+    def var(self) -> Path:
+        """The folder for what this service keeps on its own disk."""
+        return PROJECT_DIR / self.var_dir
+
+    @property
+    def key_file(self) -> Path:
+        """Where the embedded profile keeps the keys that it made."""
+        return self.var / "keys.env"
+
+    @model_validator(mode="after")
+    def _one_profile(self) -> Self:
+        if self.embedded and self.redis_url:
+            raise ValueError(
+                "REDIS_URL is set but DATABASE_URL is SQLite; allowed: both PostgreSQL and Redis, "
+                "or neither"
+            )
+        if not self.embedded and not self.redis_url:
+            raise ValueError(
+                "REDIS_URL is not set but DATABASE_URL is PostgreSQL; allowed: both PostgreSQL and "
+                "Redis, or neither"
+            )
+        if self.debug and not self.embedded:
+            raise ValueError("DEBUG is on; allowed with PostgreSQL and Redis: off")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Self:
+        seen: dict[bytes, str] = {}
+        for name, key in self._keys():
+            value = decode_key(key.get_secret_value())
+            if value in seen:
+                raise ValueError(f"{name} equals {seen[value]}; allowed: a key of its own for each")
+            seen[value] = name
+        return self
+
+    def missing(self, *names: str) -> list[str]:
+        """Return those of the key names that have no value."""
+        return [name for name in names if getattr(self, name.lower()) is None]
+
+    def _keys(self) -> list[tuple[str, SecretStr]]:
+        named = [(name, getattr(self, name.lower())) for name in (*KEY_NAMES, "DATA_KEY_PREVIOUS")]
+        named += [("JWT_SIGNING_KEYS_PREVIOUS", key) for key in self.jwt_signing_keys_previous]
+        return [(name, key) for name, key in named if key is not None]
+
+
+def read_environment(*, make_keys: bool = True) -> Environment:
+    """Return the settings, or raise `SettingsError` with the one line that says what is wrong.
+
+    In the embedded profile missing keys come from `var/keys.env`, and with `make_keys` they are
+    made there; the environment wins over the file. In the full profile keys come from the
+    environment only.
+    """
+    environment = _parse()
+    if not environment.embedded:
+        return environment
+    missing = environment.missing(*KEY_NAMES)
+    try:
+        if make_keys:
+            _prepare_var(environment.var)
+            if set(missing) - read_keys(environment.key_file).keys():
+                add_missing_keys(environment.key_file, missing)
+        found = read_keys(environment.key_file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"VAR_DIR is not usable: {environment.var}: {_reason(error)}; "
+            "allowed: a folder that this process may write"
+        ) from error
+    return _parse(**{name: found[name] for name in missing if name in found})
+
+
+def _parse(**values: str) -> Environment:
+    try:
+        return Environment(**values)  # type: ignore[arg-type]  # the aliases are the variables' names
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    what = first["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
+    if not first["loc"]:
+        return what
+    name = str(first["loc"][0])
+    allowed = Environment.model_fields[name.lower()].description
+    return f"{name} is refused: {what}; allowed: {allowed}"
+
+
+def _prepare_var(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "a file in it is not UTF-8"

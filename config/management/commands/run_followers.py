@@ -1,0 +1,24 @@
+"""Follow the log: read models and sweeper, as one of any number of such processes."""
+
+import logging
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from config import checks, runtime
+
+logger = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    """`manage.py run_followers`"""
+
+    help = "Run the projections and the sweeper until SIGTERM or SIGINT (full profile)."
+    requires_system_checks = ()
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        checks.require_full_profile("run_followers")
+        checks.require_keys(checks.BACKGROUND_KEYS)
+        checks.require_migrated()
+        logger.info("followers start")
+        runtime.run_until_stopped(runtime.FOLLOWERS)

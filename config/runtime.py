@@ -1,0 +1,110 @@
+"""Start and stop what runs beside the requests: the listener, the worker and the followers."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import FrameType
+from typing import Protocol
+
+from django.conf import settings
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT_SECONDS = 5.0
+
+
+class Stoppable(Protocol):
+    """Something that runs in threads of its own until it is stopped."""
+
+    def stop(self) -> None:
+        """Stop it and return when it has ended, or when the time for that is over."""
+
+
+def start_listener() -> Stoppable:
+    """Hear from other processes what was appended and what the read models show."""
+    from eventstore import notifications
+
+    notifications.start()
+    return _Callback(notifications.stop)
+
+
+def start_worker() -> Stoppable:
+    """Generate responses in this process."""
+    from conversations import broker
+
+    worker: Stoppable = broker.start_worker(settings.WORKER_THREADS)
+    return worker
+
+
+def start_followers() -> Stoppable:
+    """Keep the read models and the sweeper at the end of the log."""
+    from conversations.sweeper import Sweeper
+    from eventstore import followers
+    from projections.runner import ProjectionRunner
+
+    stop = threading.Event()
+    threads = followers.run([ProjectionRunner(), Sweeper()], stop)
+
+    def join() -> None:
+        stop.set()
+        for thread in threads:
+            thread.join(STOP_TIMEOUT_SECONDS)
+
+    return _Callback(join)
+
+
+WEB = (start_listener,)
+WORKER = (start_worker,)
+FOLLOWERS = (start_listener, start_followers)
+EVERYTHING = (start_listener, start_worker, start_followers)
+
+
+def web_parts() -> tuple[Callable[[], Stoppable], ...]:
+    """Return what a web process runs: in the embedded profile it is the only process."""
+    return EVERYTHING if settings.EMBEDDED else WEB
+
+
+class Runtime:
+    """The running parts of one process, stopped in the opposite order."""
+
+    def __init__(self) -> None:
+        self._parts = ExitStack()
+
+    def start(self, parts: tuple[Callable[[], Stoppable], ...]) -> None:
+        """Start all the parts, or none."""
+        with ExitStack() as started:
+            for start in parts:
+                started.callback(start().stop)
+            self._parts = started.pop_all()
+
+    def stop(self) -> None:
+        self._parts.close()
+
+
+def run_until_stopped(parts: tuple[Callable[[], Stoppable], ...]) -> None:
+    """Run the parts until SIGTERM or SIGINT; a second signal ends the process at once."""
+    stopped = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    runtime = Runtime()
+    runtime.start(parts)
+    try:
+        stopped.wait()
+        logger.info("stopping")
+    finally:
+        runtime.stop()
+
+
+class _Callback:
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+
+    def stop(self) -> None:
+        self._stop()

@@ -1,0 +1,170 @@
+"""The web server: one uvicorn process on one socket, with a limit on a request's head."""
+
+import errno
+import os
+import signal
+import socket
+from pathlib import Path
+
+import uvicorn
+from django.apps import apps
+from django.conf import settings
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors.statreload import StatReload
+
+from config.checks import StartRefused
+from config.environment import PROJECT_DIR
+
+APPLICATION = "config.asgi:application"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::", "::1")  # noqa: S104  # compared, not listened on
+PORT_MAX = 65535
+HEAD_BYTES_MAX = 16 * 1024
+BACKLOG_MAX = 2048
+# Below the ten seconds that a container engine waits before it kills.
+STOP_TIMEOUT_SECONDS = 8
+
+
+def serve(host: str, port: int, *, reload: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; with `reload`, start anew whenever a source file changes."""
+    listener = listen(host, port)
+    config = uvicorn.Config(
+        APPLICATION,
+        host=host,
+        port=listener.getsockname()[1],
+        loop="uvloop",
+        http=LimitedHttpProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=bool(settings.TRUSTED_PROXIES),
+        forwarded_allow_ips=list(settings.TRUSTED_PROXIES),
+        server_header=False,
+        backlog=BACKLOG_MAX,
+        workers=1,
+        timeout_graceful_shutdown=STOP_TIMEOUT_SECONDS,
+        reload=reload,
+        reload_dirs=_source_folders() if reload else None,
+    )
+    server = AnnouncingServer(config)
+    if reload:
+        StatReload(config, target=server.run, sockets=[listener]).run()
+        return
+    # uvicorn raises a signal once more after its clean stop; here it has done its work by then.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    server.run(sockets=[listener])
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens, or say in one line why there is none."""
+    where = f"{host}:{port}"
+    if not 0 <= port <= PORT_MAX:
+        raise StartRefused(f"Port {port} does not exist; allowed: 0 to {PORT_MAX}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartRefused(f"Cannot listen on {where}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Two sockets may be bound to one port; only one may listen on it.
+        listener.listen(BACKLOG_MAX)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartRefused(
+                f"Port {port} is in use on {host}; choose another: PORT={port + 1}"
+            ) from error
+        raise StartRefused(f"Cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
+    return listener
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Says where it serves, once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host = "localhost" if self.config.host in LOCAL_HOSTS else self.config.host
+            announce(f"http://{host}:{self.config.port}")
+
+
+def announce(url: str) -> None:
+    """Print the addresses and a command to paste."""
+    print(  # noqa: T201  # the command's output, not a log line
+        f"Chatledger serves on {url}\n"
+        f"  read        {url}/docs\n"
+        f"  register    POST {url}/users/register/\n"
+        f"  log in      POST {url}/users/login/\n"
+        f"  send        POST {url}/send/\n"
+        f"  balance     GET  {url}/token/\n"
+        f"  users       GET  {url}/users/\n"
+        "Paste this to begin:\n"
+        f"  curl -s {url}/users/register/ -H 'Content-Type: application/json'"
+        """ -d '{"username": "alice", "password": "a-long-passphrase"}'""",
+        flush=True,
+    )
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's parser, with an end to what it takes for one request line and its headers."""
+
+    _head_bytes = 0
+    _head_is_open = False
+
+    def data_received(self, data: bytes) -> None:
+        went_on = self._head_is_open
+        super().data_received(data)
+        # The parser keeps an unfinished header to itself, so its bytes are counted as they come.
+        if went_on and self._head_is_open:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        self._head_is_open = True
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + len(b": \r\n"))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_is_open = False
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES_MAX:
+            raise ValueError("request head too large")
+
+    def _refuse_head(self) -> None:
+        if self.transport.is_closing():
+            return
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            b"content-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.close()
+
+
+def _source_folders() -> list[str]:
+    paths = [Path(app.path) for app in apps.get_app_configs()]
+    return [str(path) for path in paths if path.parent == PROJECT_DIR]

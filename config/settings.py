@@ -1,0 +1,155 @@
+"""Django's settings, all of them made from the typed environment."""
+
+import logging
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import dj_database_url
+
+from config.environment import LOOPBACK_HOSTS, PROJECT_DIR, SettingsError, read_environment
+from config.keyfile import decode_key
+
+try:
+    # `make_keys` reports the keys it makes, so they are not made here before it starts.
+    environment = read_environment(make_keys=sys.argv[1:2] != ["make_keys"])
+except SettingsError as error:
+    sys.stderr.write(f"{error}\n")
+    sys.exit(2)
+
+EMBEDDED = environment.embedded
+VAR_DIR = environment.var
+DEBUG = environment.debug
+HOST = environment.host
+PORT = environment.port
+TRUSTED_PROXIES = environment.trusted_proxies
+ALLOWED_HOSTS = [
+    name
+    for host in environment.allowed_hosts
+    for name in (LOOPBACK_HOSTS if host == "localhost" else (host,))
+]
+
+# A key without a value is not defined at all: a process that needs it cannot go on without it.
+if environment.secret_key:
+    SECRET_KEY = environment.secret_key.get_secret_value()
+if environment.jwt_signing_key:
+    JWT_SIGNING_KEY = decode_key(environment.jwt_signing_key.get_secret_value())
+if environment.data_key:
+    DATA_KEY = decode_key(environment.data_key.get_secret_value())
+JWT_SIGNING_KEYS_PREVIOUS = tuple(
+    decode_key(key.get_secret_value()) for key in environment.jwt_signing_keys_previous
+)
+DATA_KEY_PREVIOUS = (
+    decode_key(environment.data_key_previous.get_secret_value())
+    if environment.data_key_previous
+    else None
+)
+
+JWT_LIFETIME_MINUTES = environment.jwt_lifetime_minutes
+SIGNUP_TOKENS = environment.signup_tokens
+MESSAGE_PRICE = environment.message_price
+RESPONDER = environment.responder
+WORKER_THREADS = environment.worker_threads
+RESPONSE_DEADLINE_SECONDS = environment.response_deadline_seconds
+REPLY_WAIT_SECONDS = environment.reply_wait_seconds
+REDIS_URL = environment.redis_url.get_secret_value() if environment.redis_url else None
+
+_SQLITE_ON_CONNECT = """
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    PRAGMA secure_delete = ON;
+    PRAGMA journal_size_limit = 67108864;
+"""
+# A process that is stopped inside a transaction may hold the append lock: it gets four seconds.
+_POSTGRES_ON_CONNECT = {
+    "idle_in_transaction_session_timeout": "4s",
+    "lock_timeout": "10s",
+    "statement_timeout": "30s",
+}
+
+
+def _sqlite(database: dict[str, Any]) -> dict[str, Any]:
+    file = PROJECT_DIR / database["NAME"]
+    options = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": _SQLITE_ON_CONNECT,
+    }
+    return {
+        **database,
+        "NAME": file,
+        "OPTIONS": options | database.get("OPTIONS", {}),
+        "TEST": {"NAME": file.with_name(f"test_{file.name}")},
+    }
+
+
+def _postgres(database: dict[str, Any]) -> dict[str, Any]:
+    options = {
+        "application_name": "chatledger",
+        "connect_timeout": 2,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 5000,
+        "options": " ".join(f"-c {name}={value}" for name, value in _POSTGRES_ON_CONNECT.items()),
+    }
+    return {
+        **database,
+        "OPTIONS": options | database.get("OPTIONS", {}),
+        # PgBouncer in transaction mode cannot keep a cursor; lists are paged by key anyway.
+        "DISABLE_SERVER_SIDE_CURSORS": True,
+    }
+
+
+def _database(url: str) -> dict[str, Any]:
+    # Connections stay open; eventstore.database drops those that have become unusable.
+    parsed: dict[str, Any] = {**dj_database_url.parse(url, conn_max_age=None)}
+    return _sqlite(parsed) if EMBEDDED else _postgres(parsed)
+
+
+_DEFAULT_DATABASE_URL = f"sqlite:///{quote(str(VAR_DIR / 'chatledger.sqlite3'))}"
+DATABASES = {
+    "default": _database(
+        environment.database_url.get_secret_value()
+        if environment.database_url
+        else _DEFAULT_DATABASE_URL
+    )
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = ["ninja", "config", "eventstore", "accounts", "conversations", "projections"]
+# Middleware that is not asynchronous through and through costs a thread hop a request.
+MIDDLEWARE = ["config.middleware.RequestIdMiddleware"]
+ROOT_URLCONF = "config.urls"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+STATIC_URL = "/static/"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 128 * 1024
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+_VALIDATORS = "django.contrib.auth.password_validation"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"{_VALIDATORS}.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},
+    {"NAME": f"{_VALIDATORS}.CommonPasswordValidator"},
+    {"NAME": f"{_VALIDATORS}.NumericPasswordValidator"},
+]
+
+_LEVEL = logging.getLevelName(environment.log_level.upper())
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "config.logs.OneLineFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": _LEVEL},
+    "loggers": {
+        # Django's own handlers would print a second time, in another form.
+        "django": {"handlers": [], "level": max(_LEVEL, logging.INFO), "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        "uvicorn": {"handlers": [], "level": max(_LEVEL, logging.WARNING), "propagate": True},
+        "asyncio": {"level": max(_LEVEL, logging.WARNING)},
+    },
+}
+LOGGING_CONFIG = "logging.config.dictConfig"
