@@ -1,0 +1,139 @@
+"""How this process reaches its database: threads for reading, one fair lock for SQLite's writes."""
+
+import asyncio
+import contextlib
+import functools
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Threads, and so connections, that serve the event loop of a process.
+THREADS_MAX = 24
+
+
+class StoreUnavailable(Exception):
+    """The database does not answer: nothing was done, or the fate of it is unknown."""
+
+
+#: What Django raises when the connection, not the statement, is at fault.
+CONNECTION_ERRORS = (OperationalError, InterfaceError)
+
+_threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="database")
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run database work in a thread that keeps its connection.
+
+    Raises `StoreUnavailable` when the database is away; the next call finds a fresh connection.
+    """
+    call = functools.partial(guarded, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads, call)
+
+
+def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `function`; when the connection fails under it, drop it and raise `StoreUnavailable`."""
+    drop_stale_connection()
+    try:
+        return function(*args, **kwargs)
+    except CONNECTION_ERRORS as error:
+        close_unusable_connection()
+        raise StoreUnavailable(str(error)) from error
+
+
+def drop_stale_connection() -> None:
+    """Drop this thread's connection if the server has hung up on it while it was idle.
+
+    An idle connection has nothing to read; one that has was closed. That costs a microsecond to
+    see, where a query to find out would cost a round trip.
+    """
+    if connection.vendor != "postgresql" or connection.connection is None:
+        return
+    if connection.connection.closed or _is_readable(connection.connection.fileno()):
+        connection.close()
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def close_unusable_connection() -> None:
+    """Drop this thread's connection if it is broken, so that the next query opens a new one."""
+    if connection.connection is not None and not connection.in_atomic_block:
+        usable = False
+        with contextlib.suppress(Exception):
+            usable = connection.is_usable()
+        if not usable:
+            with contextlib.suppress(Exception):
+                connection.close()
+            connection.connection = None
+
+
+#: No thread has this number; a lock that is being handed over is held by it.
+NOBODY = -1
+
+
+class FairLock:
+    """A lock whose waiters are served in the order they came; its holder may take it again.
+
+    SQLite's own busy handler is not fair: under 16 writers it left one of them waiting 1.5 s.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._queue: deque[threading.Lock] = deque()
+        self._owner: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        if self._owner == me:
+            self._depth += 1
+            return
+        with self._guard:
+            if self._owner is None:
+                self._owner = me
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._queue.append(turn)
+        turn.acquire()
+        self._owner = me
+
+    def __exit__(self, *_: object) -> None:
+        if self._depth:
+            self._depth -= 1
+            return
+        with self._guard:
+            if self._queue:
+                # Held on behalf of the next in line, so that nobody comes between.
+                self._owner = NOBODY
+                self._queue.popleft().release()
+            else:
+                self._owner = None
+
+
+_sqlite_writes = FairLock()
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """A transaction of the caller's; on SQLite it waits its turn among this process's writers."""
+    if connection.in_atomic_block:
+        with transaction.atomic():
+            yield
+    elif connection.vendor == "sqlite":
+        with _sqlite_writes, transaction.atomic():
+            yield
+    else:
+        with transaction.atomic():
+            yield

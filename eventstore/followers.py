@@ -1,0 +1,97 @@
+"""What follows the log: each follower in a thread of its own, in one process at a time."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import uuid4
+
+from eventstore.database import (
+    CONNECTION_ERRORS,
+    close_unusable_connection,
+    drop_stale_connection,
+)
+from eventstore.leases import LEASE_SECONDS, RENEW_SECONDS, LeasesUnavailable, get_leases
+from eventstore.marker import appended
+
+logger = logging.getLogger(__name__)
+
+#: The longest a follower sleeps while nothing is announced.
+IDLE_SECONDS = 1.0
+
+
+class Follower(Protocol):
+    """Something that follows the log a step at a time, and may be run twice without harm."""
+
+    name: str
+
+    def step(self) -> bool:
+        """Do what there is to do now; True when there may be more at once."""
+        ...
+
+
+def run(followers: Sequence[Follower], stop: threading.Event) -> list[threading.Thread]:
+    """Start a thread for each follower; they end soon after `stop` is set."""
+    threads = [
+        threading.Thread(target=_Loop(follower, stop).run, name=follower.name, daemon=True)
+        for follower in followers
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+class _Loop:
+    def __init__(self, follower: Follower, stop: threading.Event) -> None:
+        self.follower = follower
+        self.stop = stop
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.renew_at = 0.0
+
+    def run(self) -> None:
+        complained = False
+        while not self.stop.is_set():
+            seen = appended.value
+            try:
+                drop_stale_connection()
+                more = self._may_run() and self.follower.step()
+                complained = False
+            except CONNECTION_ERRORS as error:
+                if not complained:
+                    logger.warning("%s lost the database: %s", self.follower.name, error)
+                complained, more = True, False
+                close_unusable_connection()
+                self.stop.wait(IDLE_SECONDS)
+            except Exception:
+                logger.exception("%s failed and will retry", self.follower.name)
+                more = False
+                close_unusable_connection()
+                self.stop.wait(IDLE_SECONDS)
+            if not more and not self.stop.is_set():
+                appended.wait(seen + 1, IDLE_SECONDS)
+        self._give_back()
+
+    def _may_run(self) -> bool:
+        """Hold the follower's lease; without Redis everybody runs, and the positions decide."""
+        now = time.monotonic()
+        if now < self.renew_at:
+            return True
+        try:
+            held = get_leases().acquire(self._lease, self.holder, LEASE_SECONDS)
+        except LeasesUnavailable:
+            held = True
+        self.renew_at = now + RENEW_SECONDS if held else 0.0
+        return held
+
+    def _give_back(self) -> None:
+        try:
+            get_leases().release(self._lease, self.holder)
+        except LeasesUnavailable:
+            logger.debug("%s could not give its lease back", self.follower.name)
+
+    @property
+    def _lease(self) -> str:
+        return f"follower:{self.follower.name}"

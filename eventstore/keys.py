@@ -1,0 +1,189 @@
+"""The keys of personal text: a user's, wrapped by `DATA_KEY`; a conversation's, by its user's.
+
+Destroying a key is how text is erased. So "destroyed" and "cannot be read now" are two answers
+here: the first reads as `[erased]` for ever, the second is an error.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+from django.db import connection
+
+from eventstore.database import writing
+from eventstore.encrypted import NONCE_BYTES, EncryptedText
+from eventstore.models import DataKey
+from eventstore.reading import as_uuid
+
+#: What stands for a text whose key has been destroyed.
+ERASED = "[erased]"
+
+KEY_BYTES = 32
+#: How long an unwrapped key stays in memory, and how many.
+CACHED_SECONDS = 10.0
+CACHED_MAX = 10_000
+
+#: The key of the names' HMAC: made once, never rotated, or names could be given out twice.
+NAMES_KEY_ID = uuid5(NAMESPACE_URL, "chatledger:names")
+
+
+class KeyDestroyed(Exception):
+    """The key was destroyed: what it encrypted is gone for ever."""
+
+
+class KeyUnreadable(Exception):
+    """The key is not there or `DATA_KEY` does not open it: a mistake of settings, no erasure."""
+
+
+def create_key(key_id: UUID, *, wrapped_by: UUID | None = None) -> None:
+    """Make a key and store it wrapped, in the caller's transaction."""
+    DataKey.objects.create(
+        id=key_id, wrapped_by=wrapped_by, wrapped=_wrap(os.urandom(KEY_BYTES), key_id, wrapped_by)
+    )
+
+
+def cipher(key_id: UUID) -> AESGCM:
+    """The cipher of a key. Raises `KeyDestroyed` or `KeyUnreadable`."""
+    return _cache.get(key_id) or _open([key_id])[key_id]
+
+
+def read_text(packed: bytes | None) -> str | None:
+    """One text of a read model, decrypted."""
+    return read_texts([packed])[0]
+
+
+def read_texts(packed: Sequence[bytes | None]) -> list[str | None]:
+    """A page of texts of a read model, decrypted; keys that are not at hand come in one query."""
+    texts = [None if each is None else EncryptedText.unpack(bytes(each)) for each in packed]
+    return decrypt_all(texts)
+
+
+def decrypt_all(texts: Sequence[EncryptedText | None]) -> list[str | None]:
+    """Decrypt texts; one whose key was destroyed reads `[erased]`."""
+    ciphers = _ciphers({text.key_id for text in texts if text is not None})
+    return [None if text is None else _decrypt(text, ciphers[text.key_id]) for text in texts]
+
+
+def names_key() -> bytes:
+    """The secret of the names' HMAC; made when it is first asked for."""
+    secret = _cache.names_key
+    if secret is None:
+        if not DataKey.objects.filter(id=NAMES_KEY_ID).exists():
+            wrapped = _wrap(os.urandom(KEY_BYTES), NAMES_KEY_ID, None)
+            with writing():
+                # Of two processes that come here together, one makes the key and both read it.
+                DataKey.objects.bulk_create(
+                    [DataKey(id=NAMES_KEY_ID, wrapped=wrapped)], ignore_conflicts=True
+                )
+        row = DataKey.objects.get(id=NAMES_KEY_ID)
+        secret = _cache.names_key = _unwrap(bytes(row.wrapped or b""), NAMES_KEY_ID, None)
+    return secret
+
+
+def forget() -> None:
+    """Drop every unwrapped key from this process's memory."""
+    _cache.clear()
+
+
+def _decrypt(text: EncryptedText, cipher: AESGCM | None) -> str:
+    if cipher is None:
+        return ERASED
+    try:
+        return text.decrypt(cipher)
+    except InvalidTag:
+        raise KeyUnreadable(f"key {text.key_id} does not open {text.topic}.{text.field}") from None
+
+
+def _ciphers(key_ids: Iterable[UUID]) -> dict[UUID, AESGCM | None]:
+    found: dict[UUID, AESGCM | None] = {}
+    missing = []
+    for key_id in key_ids:
+        if cached := _cache.get(key_id):
+            found[key_id] = cached
+        else:
+            missing.append(key_id)
+    if missing:
+        found.update(_open(missing, destroyed_ok=True))
+    return found
+
+
+def _open(key_ids: list[UUID], *, destroyed_ok: bool = False) -> dict[UUID, AESGCM]:
+    """Read and unwrap keys with the keys that wrap them, in one query."""
+    sqlite = connection.vendor == "sqlite"
+    with connection.cursor() as cursor:
+        placeholders = ", ".join(["%s"] * len(key_ids))
+        cursor.execute(
+            "SELECT k.id, k.wrapped_by, k.wrapped, w.wrapped FROM eventstore_datakey k"  # noqa: S608
+            " LEFT JOIN eventstore_datakey w ON w.id = k.wrapped_by"
+            f" WHERE k.id IN ({placeholders})",
+            [key_id.hex if sqlite else key_id for key_id in key_ids],
+        )
+        rows = cursor.fetchall()
+    opened: dict[UUID, AESGCM] = {}
+    for raw_id, raw_wrapped_by, wrapped, wrapper in rows:
+        key_id = as_uuid(raw_id)
+        wrapped_by = None if raw_wrapped_by is None else as_uuid(raw_wrapped_by)
+        if wrapped is None or (wrapped_by is not None and wrapper is None):
+            if not destroyed_ok:
+                raise KeyDestroyed(str(key_id))
+            opened[key_id] = None  # type: ignore[assignment]  # None stands for destroyed
+            continue
+        outer = None if wrapped_by is None else _unwrap(wrapper, wrapped_by, None)
+        opened[key_id] = AESGCM(_unwrap(wrapped, key_id, outer))
+        _cache.put(key_id, opened[key_id])
+    for key_id in key_ids:
+        if key_id not in opened:
+            raise KeyUnreadable(f"there is no key {key_id}")
+    return opened
+
+
+def _wrap(secret: bytes, key_id: UUID, wrapped_by: UUID | None) -> bytes:
+    outer = AESGCM(settings.DATA_KEY) if wrapped_by is None else cipher(wrapped_by)
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + outer.encrypt(nonce, secret, key_id.bytes)
+
+
+def _unwrap(wrapped: bytes, key_id: UUID, outer: bytes | None) -> bytes:
+    wrapped = bytes(wrapped)
+    candidates = [outer] if outer else [settings.DATA_KEY, settings.DATA_KEY_PREVIOUS]
+    for candidate in candidates:
+        if candidate:
+            try:
+                return AESGCM(candidate).decrypt(
+                    wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], key_id.bytes
+                )
+            except InvalidTag:
+                continue
+    raise KeyUnreadable(f"DATA_KEY does not open key {key_id}: is it the one this log began with?")
+
+
+class _Cache:
+    """Unwrapped keys, for seconds."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._entries: dict[UUID, tuple[float, AESGCM]] = {}
+        self.names_key: bytes | None = None
+
+    def get(self, key_id: UUID) -> AESGCM | None:
+        entry = self._entries.get(key_id)
+        return entry[1] if entry and entry[0] > time.monotonic() else None
+
+    def put(self, key_id: UUID, opened: AESGCM) -> None:
+        with self._guard:
+            if len(self._entries) >= CACHED_MAX:
+                self._entries.clear()
+            self._entries[key_id] = (time.monotonic() + CACHED_SECONDS, opened)
+
+    def clear(self) -> None:
+        with self._guard:
+            self._entries.clear()
+            self.names_key = None
+
+
+_cache = _Cache()

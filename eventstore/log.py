@@ -1,0 +1,247 @@
+"""The log as commands use it: load an aggregate, decide, save.
+
+`EventLog` is the library's `Application` with a cache that is believed until an append proves it
+stale. Within a process, commands on one account take turns (`one_at_a_time`); between processes the
+version decides, and the loser loads afresh and decides again (`decide`).
+"""
+
+import contextlib
+import functools
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from django.db import connection, transaction
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    ApplicationRecorder,
+    EventStore,
+    InfrastructureFactory,
+    IntegrityError,
+    Mapper,
+    ProcessRecorder,
+    TrackingRecorder,
+)
+
+from eventstore.append import take_append_lock
+from eventstore.cause import Cause
+from eventstore.database import CONNECTION_ERRORS, StoreUnavailable, writing
+from eventstore.domain import Aggregate, Refused
+from eventstore.mapper import FieldMapper
+from eventstore.marker import appended
+from eventstore.reading import RecordedEvent
+from eventstore.recorder import LogRecorder, SnapshotRecorder
+
+logger = logging.getLogger(__name__)
+
+R_co = TypeVar("R_co", covariant=True)
+TAggregate = TypeVar("TAggregate", bound=Aggregate)
+
+#: Aggregates that a process keeps in memory.
+CACHED_AGGREGATES_MAX = 20_000
+#: A snapshot is taken each time a stream has grown by so many versions.
+SNAPSHOT_EVERY = 100
+#: How often a command decides again after losing a race, before it gives up.
+CONFLICTS_MAX = 20
+
+
+class DjangoFactory(InfrastructureFactory[TrackingRecorder]):
+    """Builds the library's parts on Django's connection."""
+
+    def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
+        return SnapshotRecorder()
+
+    def application_recorder(self) -> ApplicationRecorder:
+        return LogRecorder()
+
+    def tracking_recorder(self, tracking_recorder_class: Any = None) -> TrackingRecorder:
+        raise NotImplementedError("projections keep their own positions")
+
+    def process_recorder(self) -> ProcessRecorder:
+        raise NotImplementedError("projections keep their own positions")
+
+
+def evolve(aggregate: Any, events: Iterable[Any]) -> Any:
+    """The library's projector without its check of a runtime protocol at each event."""
+    for event in events:
+        aggregate = event.mutate(aggregate)
+    return aggregate
+
+
+class EventLog(Application[UUID]):
+    """The one log of the service."""
+
+    name = "chatledger"
+    is_snapshotting_enabled = True
+
+    def __init__(self) -> None:
+        # Given here, so that no stray variable of the process's environment can switch the store.
+        super().__init__(
+            env={
+                "AGGREGATE_CACHE_MAXSIZE": str(CACHED_AGGREGATES_MAX),
+                "AGGREGATE_CACHE_FASTFORWARD": "n",
+                "IS_SNAPSHOTTING_ENABLED": "y",
+                "COMPRESSOR_TOPIC": "",
+                "CIPHER_TOPIC": "",
+            }
+        )
+
+    def construct_factory(self, env: Any) -> InfrastructureFactory[TrackingRecorder]:
+        return DjangoFactory(env)
+
+    def construct_mapper(self) -> Mapper[UUID]:
+        self._field_mapper = FieldMapper(transcoder=self.construct_transcoder())
+        return self._field_mapper
+
+    def construct_snapshot_store(self) -> EventStore[UUID]:
+        return SnapshotStore(self.mapper, self.factory.aggregate_recorder(purpose="snapshots"))
+
+    def load(self, kind: type[TAggregate], stream_id: UUID, *, fresh: bool = False) -> TAggregate:
+        """The aggregate of a stream, as a copy to decide on. Raises `AggregateNotFoundError`.
+
+        It comes from memory where it can; what another process has appended since shows as a
+        conflict at the save. `fresh` reads the stream anew.
+        """
+        if not kind.cached:
+            aggregate: Any = evolve(None, self.events.get(stream_id))
+        else:
+            if fresh:
+                self.evict(stream_id)
+            aggregate = self.repository.get(
+                stream_id, projector_func=evolve, deepcopy_from_cache=False
+            )
+        if not isinstance(aggregate, kind):
+            raise AggregateNotFoundError(f"stream {stream_id} holds no {kind.__name__}")
+        return aggregate.copy()
+
+    def evolved(self, events: Iterable[RecordedEvent]) -> Any:
+        """The aggregate that a stream makes which was read as followers read, or None."""
+        return evolve(None, map(self._field_mapper.from_recorded, events))
+
+    def find(
+        self, kind: type[TAggregate], stream_id: UUID, *, fresh: bool = False
+    ) -> TAggregate | None:
+        """As `load`, with None for a stream that does not exist."""
+        try:
+            return self.load(kind, stream_id, fresh=fresh)
+        except AggregateNotFoundError:
+            return None
+
+    def append(self, *aggregates: Aggregate, cause: Cause) -> int:
+        """Store what the aggregates have pending, in this order, together or not at all.
+
+        Returns the position of the last event. Raises the library's `IntegrityError` when another
+        writer was first, and `StoreUnavailable` when the fate is unknown.
+        """
+        events = [event for each in aggregates for event in each.collect_events()]
+        stored = list(map(self.mapper.to_stored_event, events))
+        try:
+            positions = self.recorder.insert_events(stored, cause=cause) or [0]
+        except Exception:
+            for each in aggregates:
+                self.evict(each.id)
+            raise
+        remember = functools.partial(
+            self._remember, aggregates, Counter(e.originator_id for e in events)
+        )
+        if connection.in_atomic_block:
+            # Until the commit nobody else may see this state, and after a rollback nobody ever.
+            transaction.on_commit(functools.partial(appended.advance, positions[-1]))
+            transaction.on_commit(remember)
+        else:
+            remember()
+        return positions[-1]
+
+    def evict(self, stream_id: UUID) -> None:
+        """Forget a cached aggregate."""
+        with contextlib.suppress(KeyError):
+            self._cache.get(stream_id, evict=True)
+
+    @property
+    def _cache(self) -> Any:
+        return self.repository.cache
+
+    def _remember(self, aggregates: Iterable[Aggregate], grown: Mapping[UUID, int]) -> None:
+        for aggregate in aggregates:
+            if not aggregate.cached:
+                continue
+            self._cache.put(aggregate.id, aggregate)
+            before = aggregate.version - grown[aggregate.id]
+            if aggregate.version // SNAPSHOT_EVERY > before // SNAPSHOT_EVERY:
+                self._take_snapshot(aggregate)
+
+    def _take_snapshot(self, aggregate: Aggregate) -> None:
+        if aggregate.snapshot_class is None or self.snapshots is None:
+            return
+        try:
+            self.snapshots.put([aggregate.snapshot_class.take(aggregate)])
+        except Exception:
+            # The events are stored; a snapshot is only a shortcut.
+            logger.warning("no snapshot of %s was taken", aggregate.id, exc_info=True)
+
+
+class SnapshotStore(EventStore[UUID]):
+    """Snapshots, of which one that cannot be read counts as absent."""
+
+    def get(self, originator_id: UUID, **page: Any) -> Iterator[Any]:
+        try:
+            return iter(list(super().get(originator_id, **page)))
+        except CONNECTION_ERRORS:
+            raise
+        except Exception:
+            logger.warning("the snapshot of %s is unreadable", originator_id, exc_info=True)
+            return iter(())
+
+
+@functools.cache
+def event_log() -> EventLog:
+    """The process's log."""
+    return EventLog()
+
+
+@contextlib.contextmanager
+def transaction_with_log() -> Iterator[None]:
+    """A transaction that writes rows of its own beside its events.
+
+    It takes the append lock first: one order of locks everywhere, so that none wait for each other.
+    """
+    with writing():
+        take_append_lock()
+        yield
+
+
+_turns = [threading.Lock() for _ in range(1024)]
+
+
+def one_at_a_time(user_id: UUID) -> threading.Lock:
+    """The lock under which this process's commands on one account take turns."""
+    return _turns[user_id.int % len(_turns)]
+
+
+class Decision(Protocol[R_co]):
+    """A command at work: load, decide, append."""
+
+    def __call__(self, *, fresh: bool) -> R_co: ...
+
+
+def decide(decision: Decision[R_co]) -> R_co:
+    """Run a command's decision, and again on fresh state when it was raced, refused or cut off.
+
+    The first try may use what the process remembers; a refusal or a conflict is believed only on
+    fresh state. After a lost connection the fate of the append is unknown, so a decision that must
+    not happen twice looks for its own trace when `fresh`.
+    """
+    try:
+        return decision(fresh=False)
+    except (IntegrityError, Refused, StoreUnavailable):
+        logger.debug("deciding again on fresh state", exc_info=True)
+    for _ in range(CONFLICTS_MAX):
+        try:
+            return decision(fresh=True)
+        except IntegrityError:
+            continue
+    raise StoreUnavailable("too many others write to the same streams; try again")

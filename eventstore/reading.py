@@ -1,0 +1,100 @@
+"""Reading the log in order, as followers do: raw facts, personal text still encrypted."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.db import connection
+
+from eventstore.clock import database_clock
+from eventstore.encrypted import with_encrypted_texts
+
+#: Events that one read returns at most.
+READ_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event as followers see it: where it stands, who caused it, what it says.
+
+    `at` counts microseconds since the epoch (UTC). In `data`, ids are strings and personal fields
+    are `EncryptedText`, or None where the text was left out.
+    """
+
+    position: int
+    stream_id: UUID
+    version: int
+    topic: str
+    at: int
+    event_id: UUID
+    actor: str
+    request_id: str
+    causation_id: UUID | None
+    data: dict[str, Any]
+
+
+_COLUMNS = (
+    "position, stream_id, version, topic, at, event_id, actor, request_id, causation_id, data"
+)
+_decode = msgspec.json.Decoder().decode
+
+
+def read_events(after: int, limit: int = READ_MAX, upto: int | None = None) -> list[RecordedEvent]:
+    """The events behind position `after`, in order, at most `limit`, none beyond `upto`."""
+    bound = "" if upto is None else " AND position <= %s"
+    parameters = [after, limit] if upto is None else [after, upto, limit]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM eventstore_event WHERE position > %s{bound}"  # noqa: S608 (constants)
+            " ORDER BY position LIMIT %s",
+            parameters,
+        )
+        return [_recorded(row) for row in cursor.fetchall()]
+
+
+def read_stream(stream_id: UUID) -> list[RecordedEvent]:
+    """All events of one stream, in order."""
+    parameter = stream_id.hex if connection.vendor == "sqlite" else stream_id
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id = %s ORDER BY version",  # noqa: S608 (constants)
+            [parameter],
+        )
+        return [_recorded(row) for row in cursor.fetchall()]
+
+
+def max_position() -> int:
+    """The position of the last event, 0 in an empty log."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT max(position) FROM eventstore_event")
+        (position,) = cursor.fetchone()
+    return position or 0
+
+
+def clock_now() -> int:
+    """Microseconds since the epoch by the clock that stamps the events."""
+    with connection.cursor() as cursor:
+        return database_clock(cursor)
+
+
+def as_uuid(value: Any) -> UUID:
+    """A UUID as either database returns it in plain SQL."""
+    return value if isinstance(value, UUID) else UUID(hex=value)
+
+
+def _recorded(row: tuple[Any, ...]) -> RecordedEvent:
+    position, stream, version, topic, at, event_id, actor, request_id, causation, data = row
+    stream_id = as_uuid(stream)
+    return RecordedEvent(
+        position,
+        stream_id,
+        version,
+        topic,
+        at,
+        as_uuid(event_id),
+        actor,
+        request_id,
+        None if causation is None else as_uuid(causation),
+        with_encrypted_texts(_decode(data), stream_id=stream_id, version=version, topic=topic),
+    )

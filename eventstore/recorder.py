@@ -1,0 +1,175 @@
+"""The library's recorders on Django's own connection, on SQLite and PostgreSQL alike.
+
+Inside a transaction of the caller's, events are part of that transaction; outside one they go
+through the process's shared writer. There is no third way.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import DatabaseError, connection
+from django.db import IntegrityError as DjangoIntegrityError
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    ApplicationRecorder,
+    IntegrityError,
+    Notification,
+    OperationalError,
+    StoredEvent,
+    Subscription,
+)
+
+from eventstore.append import Job, append_here
+from eventstore.cause import Cause
+from eventstore.database import writing
+from eventstore.marker import appended
+from eventstore.models import EventRecord, SnapshotRecord
+from eventstore.reading import as_uuid
+from eventstore.writer import shared_writer
+
+#: The cause of events that are appended without one.
+NO_CAUSE = Cause(actor="")
+
+
+def _as_parameter(stream_id: UUID | str) -> Any:
+    if isinstance(stream_id, UUID) and connection.vendor == "sqlite":
+        return stream_id.hex
+    return stream_id
+
+
+def _select(table: str, stream_id: UUID | str, **page: Any) -> list[StoredEvent]:
+    clauses, parameters = ["stream_id = %s"], [_as_parameter(stream_id)]
+    if page["gt"] is not None:
+        clauses.append("version > %s")
+        parameters.append(page["gt"])
+    if page["lte"] is not None:
+        clauses.append("version <= %s")
+        parameters.append(page["lte"])
+    order = "DESC" if page["desc"] else "ASC"
+    limit = ""
+    if page["limit"] is not None:
+        limit = " LIMIT %s"
+        parameters.append(page["limit"])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT stream_id, version, topic, data FROM {table}"  # noqa: S608 (constants)
+            f" WHERE {' AND '.join(clauses)} ORDER BY version {order}{limit}",
+            parameters,
+        )
+        return [
+            StoredEvent(as_uuid(stream), version, topic, bytes(data))
+            for stream, version, topic, data in cursor.fetchall()
+        ]
+
+
+class LogRecorder(ApplicationRecorder):
+    """The log as the library sees it."""
+
+    def insert_events(
+        self, stored_events: Sequence[StoredEvent], *, cause: Cause = NO_CAUSE, **_: Any
+    ) -> Sequence[int]:
+        """Store the events together or not at all; returns their positions.
+
+        Raises the library's `IntegrityError` when a version is taken, and `StoreUnavailable` when
+        the database went away and the fate of the events is unknown.
+        """
+        if not stored_events:
+            return []
+        job = Job(stored_events, cause)
+        last = append_here(job) if connection.in_atomic_block else shared_writer.store(job)
+        return list(range(last - len(stored_events) + 1, last + 1))
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        return _select("eventstore_event", originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        rows = EventRecord.objects.order_by("position")
+        if start is not None:
+            bound = "gte" if inclusive_of_start else "gt"
+            rows = rows.filter(**{f"position__{bound}": start})
+        if stop is not None:
+            rows = rows.filter(position__lte=stop)
+        if topics:
+            rows = rows.filter(topic__in=topics)
+        return [
+            Notification(stream_id, version, topic, bytes(data), position)
+            for stream_id, version, topic, data, position in rows.values_list(
+                "stream_id", "version", "topic", "data", "position"
+            )[:limit]
+        ]
+
+    def max_notification_id(self) -> int | None:
+        return EventRecord.objects.order_by("-position").values_list("position", flat=True).first()
+
+    def subscribe(
+        self, gt: int | None = None, topics: Sequence[str] = ()
+    ) -> Subscription[ApplicationRecorder]:
+        return LogSubscription(self, gt, topics)
+
+
+class LogSubscription(Subscription[ApplicationRecorder]):
+    """The log as an iterator that waits for what comes; it looks at least once a second."""
+
+    POLL_SECONDS = 1.0
+
+    def __next__(self) -> Notification:
+        while not self._has_been_stopped:
+            position = self._last_notification_id or 0
+            found = self._recorder.select_notifications(
+                start=position, limit=1, topics=self._topics, inclusive_of_start=False
+            )
+            if found:
+                self._last_notification_id = found[0].id
+                return found[0]
+            appended.wait(max(appended.value, position) + 1, self.POLL_SECONDS)
+        raise StopIteration
+
+
+class SnapshotRecorder(AggregateRecorder):
+    """Snapshots, one row a stream and version."""
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> None:
+        rows = [
+            SnapshotRecord(
+                stream_id=event.originator_id,
+                version=event.originator_version,
+                topic=event.topic,
+                data=event.state,
+            )
+            for event in stored_events
+        ]
+        try:
+            with writing():
+                SnapshotRecord.objects.bulk_create(rows)
+        except DjangoIntegrityError as error:
+            raise IntegrityError(str(error)) from error
+        except DatabaseError as error:
+            raise OperationalError(str(error)) from error
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        return _select("eventstore_snapshot", originator_id, gt=gt, lte=lte, desc=desc, limit=limit)

@@ -1,0 +1,76 @@
+"""The promises of a lease, on the leases that this profile uses."""
+
+import time
+from uuid import uuid4
+
+import pytest
+
+from eventstore.leases import Leases, get_leases, holding
+
+
+@pytest.fixture
+def leases() -> Leases:
+    get_leases.cache_clear()
+    return get_leases()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"test:{uuid4()}"
+
+
+def test_a_lease_has_one_holder_at_a_time(leases: Leases, name: str) -> None:
+    assert leases.acquire(name, "alice", 10)
+    assert not leases.acquire(name, "bob", 10)
+    assert leases.holder_of(name) == "alice"
+
+
+def test_its_holder_renews_it_and_gives_it_back(leases: Leases, name: str) -> None:
+    assert leases.acquire(name, "alice", 10)
+    assert leases.acquire(name, "alice", 10)
+    leases.release(name, "bob")
+    assert leases.holder_of(name) == "alice"
+    leases.release(name, "alice")
+    assert leases.holder_of(name) is None
+    assert leases.acquire(name, "bob", 10)
+
+
+def test_a_lease_that_is_not_renewed_runs_out(leases: Leases, name: str) -> None:
+    assert leases.acquire(name, "alice", 0.05)
+    deadline = time.monotonic() + 5
+    while not leases.acquire(name, "bob", 10):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_counting_begins_anew_after_its_time(leases: Leases, name: str) -> None:
+    assert [leases.count(name, 0.2) for _ in range(3)] == [1, 2, 3]
+    deadline = time.monotonic() + 5
+    while leases.count(f"{name}:probe", 0.2) and leases.count(name, 0.001) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_holding_a_lease_gives_it_back_at_the_end(leases: Leases, name: str) -> None:
+    with holding(name, "alice") as mine, holding(name, "bob") as theirs:
+        assert (mine, theirs) == (True, False)
+    assert leases.holder_of(name) is None
+
+
+def test_a_held_lease_is_renewed_as_long_as_it_takes(
+    leases: Leases, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstore.leases.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("eventstore.leases.RENEW_SECONDS", 0.05)
+    monkeypatch.setattr("eventstore.leases._keeper", type(_keeper())())
+    with holding(name, "alice"):
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            assert not leases.acquire(name, "bob", 10)
+            time.sleep(0.02)
+
+
+def _keeper() -> object:
+    from eventstore import leases
+
+    return leases._keeper

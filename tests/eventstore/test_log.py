@@ -1,0 +1,196 @@
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from eventsourcing.application import AggregateNotFoundError
+from eventsourcing.persistence import IntegrityError
+
+from accounts.domain import Account, InsufficientTokens
+from conversations.domain import Exchange
+from eventstore import keys
+from eventstore.cause import Cause
+from eventstore.database import writing
+from eventstore.log import EventLog, decide, transaction_with_log
+from eventstore.mapper import UnknownTopic
+from eventstore.models import DataKey, EventRecord, SnapshotRecord
+from eventstore.reading import max_position, read_stream
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CAUSE = Cause("worker", "request-2", UUID(int=5))
+
+
+@pytest.fixture
+def log() -> EventLog:
+    return EventLog()
+
+
+def opened(log: EventLog, tokens: int = 100_000) -> Account:
+    user_id, talk = uuid4(), uuid4()
+    with writing():
+        keys.create_key(user_id)
+        keys.create_key(talk, wrapped_by=user_id)
+    account = Account.register(
+        user_id, username="alice", default_conversation_id=talk, grant=tokens
+    )
+    log.append(account, cause=CAUSE)
+    return account
+
+
+def test_what_was_appended_comes_back_from_the_events_alone(log: EventLog) -> None:
+    account = opened(log)
+    read = EventLog().load(Account, account.id)
+    assert vars(read) == vars(account)
+
+
+def test_personal_text_is_stored_encrypted(log: EventLog) -> None:
+    account = opened(log)
+    stored = EventRecord.objects.get(stream_id=account.id, version=1)
+    assert b"alice" not in bytes(stored.data)
+    assert b"timestamp" not in bytes(stored.data)
+    event: Any = log.mapper.to_domain_event(log.recorder.select_events(account.id)[0])
+    assert event.username == "alice"
+
+
+def test_metadata_says_who_caused_an_event(log: EventLog) -> None:
+    account = opened(log)
+    event = read_stream(account.id)[0]
+    assert (event.actor, event.request_id, event.causation_id) == (
+        "worker",
+        "request-2",
+        UUID(int=5),
+    )
+
+
+def test_a_loaded_aggregate_may_be_changed_without_harm_to_the_next_one(log: EventLog) -> None:
+    account = opened(log)
+    log.load(Account, account.id).debit(100, message_id=uuid4())
+    assert log.load(Account, account.id).tokens == 100_000
+
+
+def test_a_stale_aggregate_stores_nothing_and_is_forgotten(log: EventLog) -> None:
+    other = EventLog()
+    account = opened(log)
+    other.load(Account, account.id)
+    ours, theirs = log.load(Account, account.id), other.load(Account, account.id)
+    ours.debit(100, message_id=uuid4())
+    log.append(ours, cause=CAUSE)
+    theirs.debit(100, message_id=uuid4())
+    with pytest.raises(IntegrityError):
+        other.append(theirs, cause=CAUSE)
+    assert other.load(Account, account.id).tokens == 99_900
+
+
+def test_a_rolled_back_append_is_not_remembered(log: EventLog) -> None:
+    account = opened(log)
+    changed = log.load(Account, account.id)
+    changed.revoke_jwts()
+    with pytest.raises(RuntimeError), transaction_with_log():
+        log.append(changed, cause=CAUSE)
+        raise RuntimeError
+    assert log.load(Account, account.id).jwt_epoch == 0
+
+
+def test_a_stream_that_does_not_exist_is_not_found(log: EventLog) -> None:
+    account = opened(log)
+    assert log.find(Account, uuid4()) is None
+    assert log.find(Exchange, uuid4()) is None
+    with pytest.raises(AggregateNotFoundError):
+        log.load(Exchange, account.id)
+
+
+def test_an_account_is_read_from_its_snapshot_and_what_came_after(log: EventLog) -> None:
+    account = log.load(Account, opened(log).id)
+    for _ in range(203):
+        account.debit(1, message_id=uuid4())
+        log.append(account, cause=CAUSE)
+    versions = list(SnapshotRecord.objects.order_by("version").values_list("version", flat=True))
+    assert versions == [100, 200]
+    EventRecord.objects.filter(stream_id=account.id, version__lte=200).delete()
+    read = EventLog().load(Account, account.id)
+    assert (read.tokens, read.version) == (100_000 - 203, 205)
+    assert read.default_conversation_id == account.default_conversation_id
+
+
+def test_a_snapshot_that_falls_due_in_a_transaction_is_taken_after_it(log: EventLog) -> None:
+    account = log.load(Account, opened(log).id)
+    for _ in range(97):
+        account.debit(1, message_id=uuid4())
+    with transaction_with_log():
+        account.revoke_jwts()
+        log.append(account, cause=CAUSE)
+        assert not SnapshotRecord.objects.exists()
+    assert SnapshotRecord.objects.get().version == account.version == 100
+
+
+def test_an_unreadable_snapshot_counts_as_absent(log: EventLog) -> None:
+    account = log.load(Account, opened(log).id)
+    for _ in range(98):
+        account.debit(1, message_id=uuid4())
+    log.append(account, cause=CAUSE)
+    SnapshotRecord.objects.update(data=b"not json")
+    assert EventLog().load(Account, account.id).tokens == 100_000 - 98
+
+
+def test_a_topic_that_nobody_knows_is_named_and_nothing_is_imported(log: EventLog) -> None:
+    account = opened(log)
+    EventRecord.objects.filter(stream_id=account.id).update(topic="os:system")
+    with pytest.raises(UnknownTopic, match="os:system"):
+        EventLog().load(Account, account.id)
+
+
+def test_what_comes_after_an_erasure_is_stored_without_its_text(log: EventLog) -> None:
+    account = opened(log)
+    exchange = Exchange.send(
+        uuid4(),
+        user_id=account.id,
+        conversation_id=account.default_conversation_id,
+        message="hello",
+        price=100,
+        deadline_seconds=90,
+    )
+    log.append(exchange, cause=CAUSE)
+    DataKey.objects.filter(id=account.id).update(wrapped=None)
+    keys.forget()
+    ended = log.load(Exchange, exchange.id)
+    assert ended.message == keys.ERASED
+    ended.respond("late", cost=100, model="dummy")
+    log.append(ended, cause=CAUSE)
+    assert read_stream(exchange.id)[1].data["response"] is None
+    assert log.load(Exchange, exchange.id).ended
+
+
+def test_a_refusal_is_believed_only_on_fresh_state() -> None:
+    tries: list[bool] = []
+
+    def decision(*, fresh: bool) -> str:
+        tries.append(fresh)
+        if not fresh:
+            raise InsufficientTokens(0, 100)
+        return "accepted"
+
+    assert decide(decision) == "accepted"
+    assert tries == [False, True]
+
+
+def test_a_race_is_decided_again_until_it_is_won() -> None:
+    tries: list[bool] = []
+
+    def decision(*, fresh: bool) -> str:
+        tries.append(fresh)
+        if len(tries) < 4:
+            raise IntegrityError
+        return "accepted"
+
+    assert decide(decision) == "accepted"
+    assert tries == [False, True, True, True]
+
+
+def test_the_log_ignores_the_librarys_environment_variables(
+    monkeypatch: pytest.MonkeyPatch, log: EventLog
+) -> None:
+    monkeypatch.setenv("PERSISTENCE_MODULE", "eventsourcing.popo")
+    monkeypatch.setenv("COMPRESSOR_TOPIC", "zlib")
+    account = opened(EventLog())
+    assert max_position() == 2
+    assert log.load(Account, account.id).tokens == 100_000
