@@ -1,0 +1,41 @@
+"""Balances: how many tokens each user has."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from uuid import UUID
+
+from eventstore.reading import RecordedEvent
+from projections.models import Balance
+from projections.projection import Projection, on
+from projections.table import Table, Write
+
+
+class Balances(Projection):
+    """Granted less debited plus refunded; a batch adds one difference an account."""
+
+    name = "balances"
+    version = 1
+    table = Table(Balance)
+
+    add = table.insert(
+        "amount",
+        on_conflict="DO UPDATE SET amount = projections_balances.amount + excluded.amount",
+    )
+
+    def __init__(self) -> None:
+        self.differences: dict[UUID, int] = defaultdict(int)
+
+    @on("chatledger.accounts.UserRegistered")
+    def registered(self, event: RecordedEvent) -> None:
+        self.differences[event.stream_id] += 0
+
+    @on("chatledger.accounts.TokensGranted", "chatledger.accounts.TokensRefunded")
+    def credited(self, event: RecordedEvent) -> None:
+        self.differences[event.stream_id] += event.data["amount"]
+
+    @on("chatledger.accounts.TokensDebited")
+    def debited(self, event: RecordedEvent) -> None:
+        self.differences[event.stream_id] -= event.data["amount"]
+
+    def writes(self) -> Iterator[Write]:
+        yield Write(self.add, list(self.differences.items()))

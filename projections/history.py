@@ -1,0 +1,61 @@
+"""History: every message with what became of it, in the order of its conversation."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from eventstore.reading import RecordedEvent
+from projections.models import Message
+from projections.projection import Projection, on, packed
+from projections.table import Table, Write
+
+PENDING = "pending"
+DONE = "done"
+FAILED = "failed"
+
+
+class History(Projection):
+    """A row a message: written when it is sent, completed when it ends."""
+
+    name = "history"
+    version = 1
+    table = Table(Message)
+
+    END = ("status", "cost", "response", "model", "reason", "responded_at")
+    add = table.insert("user_id", "conversation_id", "position", "message", "created_at", *END)
+    complete = table.update(*END)
+
+    def __init__(self) -> None:
+        self.begun: dict[UUID, tuple[Any, ...]] = {}
+        self.ends: dict[UUID, tuple[Any, ...]] = {}
+
+    @on("chatledger.conversations.MessageSent")
+    def sent(self, event: RecordedEvent) -> None:
+        data = event.data
+        self.begun[event.stream_id] = (
+            event.stream_id,
+            data["user_id"],
+            data["conversation_id"],
+            event.position,
+            packed(data["message"]),
+            event.at,
+        )
+        # Until it ends, a message costs what was debited for it.
+        self.ends[event.stream_id] = (PENDING, data["price"], None, None, None, None)
+
+    @on("chatledger.conversations.ResponseGenerated")
+    def generated(self, event: RecordedEvent) -> None:
+        data = event.data
+        response = packed(data["response"])
+        self.ends[event.stream_id] = (DONE, data["cost"], response, data["model"], None, event.at)
+
+    @on("chatledger.conversations.ResponseFailed")
+    def failed(self, event: RecordedEvent) -> None:
+        data = event.data
+        self.ends[event.stream_id] = (FAILED, data["cost"], None, None, data["reason"], event.at)
+
+    def writes(self) -> Iterator[Write]:
+        yield Write(
+            self.add, [(*row, *self.ends.pop(message_id)) for message_id, row in self.begun.items()]
+        )
+        yield Write(self.complete, [(*end, message_id) for message_id, end in self.ends.items()])

@@ -1,0 +1,209 @@
+"""Events that a projection cannot handle: set aside with their stream, while the rest goes on."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from eventstore.database import writing
+from eventstore.reading import RecordedEvent, as_uuid, read_events
+from projections.applying import is_fault_of_the_event, writes
+from projections.positions import Overtaken, Place, lock_live, move
+from projections.projection import Projection
+from projections.sql import execute, id_parameter
+
+logger = logging.getLogger(__name__)
+
+#: Parked events of one stream that a retry applies in one transaction.
+RETRY_EVENTS_MAX = 100
+ERROR_CHARACTERS_MAX = 500
+
+
+def apply_carefully(
+    projection: type[Projection], place: Place, events: Sequence[RecordedEvent], position: int
+) -> Place:
+    """Write a batch for one projection, parking what it cannot handle, and move it to `position`.
+
+    In the caller's transaction. Raises `Overtaken`, or the database's own errors: nothing is parked
+    for those.
+    """
+    if execute([move(place, position)]) != [1]:
+        raise Overtaken("another runner was first")
+    parked = _streams(place)
+    wanted = [event for event in events if event.topic in projection.handlers]
+    try:
+        free = [event for event in wanted if event.stream_id not in parked]
+        _apply(projection, place, free)
+    except Exception as error:
+        if not is_fault_of_the_event(error):
+            raise
+        _apply_one_by_one(projection, place, wanted, parked)
+    else:
+        for event in wanted:
+            if event.stream_id in parked:
+                _park(place, event, _behind(parked[event.stream_id]))
+    return replace(place, position=position)
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What a retry came to for one stream: events applied, events still parked, and why."""
+
+    projection: str
+    stream_id: UUID
+    applied: int
+    remaining: int
+    error: str
+
+
+def retry(projection: type[Projection], stream_id: UUID) -> Retried:
+    """Apply the parked events of one stream in order, until none is left or one fails again."""
+    applied, remaining, error = 0, 1, ""
+    while remaining and not error:
+        with writing():
+            # The runner waits for its position meanwhile, so nothing is parked behind our back.
+            place = _locked(projection)
+            for position in _positions(place, stream_id, RETRY_EVENTS_MAX):
+                (event,) = read_events(position - 1, upto=position)
+                if error := _try(projection, place, event):
+                    _note(place, event, error)
+                    break
+                _forget(place, event)
+                applied += 1
+            remaining = _count(place, stream_id)
+    return Retried(projection.name, stream_id, applied, remaining, error)
+
+
+def parked_streams(projection: str) -> list[UUID]:
+    """The streams of a live read model that wait for a retry, in the order of their failing."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT stream_id, min(parked.position) FROM projections_parked parked"
+            " JOIN projections_pointer pointer ON pointer.name = parked.projection"
+            "  AND pointer.generation = parked.generation"
+            " WHERE parked.projection = %s GROUP BY stream_id ORDER BY min(parked.position)",
+            [projection],
+        )
+        return [as_uuid(stream_id) for stream_id, _ in cursor.fetchall()]
+
+
+def _locked(projection: type[Projection]) -> Place:
+    try:
+        return lock_live([projection.name])[projection.name]
+    except Overtaken:  # a rebuild was swapped in while we waited: its row is the one now
+        return lock_live([projection.name])[projection.name]
+
+
+def _apply(projection: type[Projection], place: Place, events: Sequence[RecordedEvent]) -> None:
+    with transaction.atomic():  # a savepoint: what a failing batch has written goes back
+        execute(writes(projection, place, events))
+
+
+def _apply_one_by_one(
+    projection: type[Projection],
+    place: Place,
+    events: Iterable[RecordedEvent],
+    parked: dict[UUID, int],
+) -> None:
+    for event in events:
+        if event.stream_id in parked:
+            _park(place, event, _behind(parked[event.stream_id]))
+        elif error := _try(projection, place, event):
+            logger.error(
+                "%s cannot apply event %d (%s of stream %s), which is parked with its stream: %s",
+                place.name,
+                event.position,
+                event.topic,
+                event.stream_id,
+                error,
+            )
+            parked[event.stream_id] = event.position
+            _park(place, event, error)
+
+
+def _try(projection: type[Projection], place: Place, event: RecordedEvent) -> str:
+    """Apply one event; the error that it is to blame for, or nothing."""
+    try:
+        _apply(projection, place, [event])
+    except Exception as error:
+        if not is_fault_of_the_event(error):
+            raise
+        return explained(error)
+    return ""
+
+
+def explained(error: Exception) -> str:
+    """An error in one line that any database stores."""
+    text = " ".join(f"{type(error).__name__}: {error}".replace("\0", "").split())
+    return text[:ERROR_CHARACTERS_MAX]
+
+
+def _behind(position: int) -> str:
+    return f"waits behind event {position} of its stream"
+
+
+def _streams(place: Place) -> dict[UUID, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT stream_id, min(position) FROM projections_parked"
+            " WHERE projection = %s AND generation = %s GROUP BY stream_id",
+            [place.name, place.generation],
+        )
+        return {as_uuid(stream_id): position for stream_id, position in cursor.fetchall()}
+
+
+def _positions(place: Place, stream_id: UUID, limit: int) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT position FROM projections_parked WHERE {_OF_STREAM}"  # noqa: S608 (constant)
+            " ORDER BY position LIMIT %s",
+            [place.name, place.generation, id_parameter(stream_id), limit],
+        )
+        return [position for (position,) in cursor.fetchall()]
+
+
+def _count(place: Place, stream_id: UUID) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT count(*) FROM projections_parked WHERE {_OF_STREAM}",  # noqa: S608 (constant)
+            [place.name, place.generation, id_parameter(stream_id)],
+        )
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
+def _park(place: Place, event: RecordedEvent, error: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO projections_parked"
+            " (projection, generation, stream_id, position, topic, error)"
+            " VALUES (%s, %s, %s, %s, %s, %s)",
+            [place.name, place.generation, *_id(event), event.topic, error],
+        )
+
+
+def _note(place: Place, event: RecordedEvent, error: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE projections_parked SET error = %s WHERE {_OF_STREAM}"  # noqa: S608 (constant)
+            " AND position = %s",
+            [error, place.name, place.generation, *_id(event)],
+        )
+
+
+def _forget(place: Place, event: RecordedEvent) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"DELETE FROM projections_parked WHERE {_OF_STREAM}"  # noqa: S608 (constant)
+            " AND position = %s",
+            [place.name, place.generation, *_id(event)],
+        )
+
+
+_OF_STREAM = "projection = %s AND generation = %s AND stream_id = %s"
+
+
+def _id(event: RecordedEvent) -> tuple[UUID | str, int]:
+    return id_parameter(event.stream_id), event.position

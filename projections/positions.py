@@ -1,0 +1,130 @@
+"""How far each generation has followed the log, which generation is read, and who may move them.
+
+Everything here is plain rows. A position moves by compare-and-set in the transaction of the rows it
+stands for, so of two that apply the same events one finds that it has been overtaken, and its
+transaction writes nothing. A generation without a position row can never be written or read again.
+Whoever locks several rows takes them in the order of their names.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.db import connection
+
+from eventstore.database import writing
+from projections.sql import Command, for_update
+
+#: Where PostgreSQL announces how far the read models are: `name:position[,name:position…]`.
+PROJECTED_CHANNEL = "chatledger_projected"
+
+
+class Overtaken(Exception):
+    """Somebody else has moved the position, or removed the generation: read it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one generation of a projection stands; `version` is that of the code that began it."""
+
+    name: str
+    generation: int
+    position: int
+    version: int
+
+
+def live() -> dict[str, Place]:
+    """Where the generations that are read stand, by projection, in the order of their names."""
+    return _places(_LIVE + " ORDER BY pointer.name")
+
+
+def lock_live(names: Iterable[str]) -> dict[str, Place]:
+    """The same for some projections, which then stay where they are until the transaction ends."""
+    wanted = sorted(names)
+    marks = ", ".join(["%s"] * len(wanted))
+    places = _places(
+        f"{_LIVE} WHERE pointer.name IN ({marks}) ORDER BY pointer.name{for_update()}", wanted
+    )
+    if len(places) < len(wanted):
+        raise Overtaken("a generation was swapped meanwhile")
+    return places
+
+
+def create_missing(versions: dict[str, int]) -> None:
+    """Give projections that are new to this database a first generation, at the log's start."""
+    with writing(), connection.cursor() as cursor:
+        for name, version in sorted(versions.items()):
+            cursor.execute(
+                "INSERT INTO projections_pointer (name, generation, newest_generation)"
+                " VALUES (%s, 1, 1) ON CONFLICT (name) DO NOTHING",
+                [name],
+            )
+            if cursor.rowcount:
+                _insert(name, 1, version)
+
+
+def begin_generation(name: str, version: int) -> Place:
+    """A new, empty generation beside the live one, in the caller's transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE projections_pointer SET newest_generation = newest_generation + 1"
+            " WHERE name = %s",
+            [name],
+        )
+        cursor.execute("SELECT newest_generation FROM projections_pointer WHERE name = %s", [name])
+        (generation,) = cursor.fetchone()
+    return _insert(name, generation, version)
+
+
+def point_to(place: Place) -> None:
+    """Let `place` be the generation that is read, in the caller's transaction.
+
+    All others lose their positions, so that whoever still fills them is overtaken.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE projections_pointer SET generation = %s WHERE name = %s",
+            [place.generation, place.name],
+        )
+        cursor.execute(
+            "DELETE FROM projections_position WHERE name = %s AND generation <> %s",
+            [place.name, place.generation],
+        )
+
+
+def move(place: Place, position: int) -> Command:
+    """The compare-and-set; it touches one row, or none when somebody else was first."""
+    return Command(
+        "UPDATE projections_position SET position = %s"
+        " WHERE name = %s AND generation = %s AND position = %s",
+        [position, place.name, place.generation, place.position],
+    )
+
+
+def announcement(places: Sequence[Place], position: int) -> list[Command]:
+    """What tells other processes, once it is committed, how far these read models are."""
+    if connection.vendor != "postgresql":
+        return []
+    payload = ",".join(f"{place.name}:{position}" for place in places)
+    return [Command("SELECT pg_notify(%s, %s)", [PROJECTED_CHANNEL, payload])]
+
+
+_LIVE = """
+SELECT pointer.name, pointer.generation, place.position, place.version
+FROM projections_pointer pointer JOIN projections_position place
+  ON place.name = pointer.name AND place.generation = pointer.generation"""
+
+
+def _places(sql: str, parameters: Sequence[str] = ()) -> dict[str, Place]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return {row[0]: Place(*row) for row in cursor.fetchall()}
+
+
+def _insert(name: str, generation: int, version: int) -> Place:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO projections_position (name, generation, position, version)"
+            " VALUES (%s, %s, 0, %s)",
+            [name, generation, version],
+        )
+    return Place(name, generation, 0, version)

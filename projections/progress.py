@@ -1,0 +1,50 @@
+"""How far the read models are, as far as this process knows: what an answer waits for.
+
+The runner says so itself in its own process and by a notification in all others; a look at the
+positions once a second makes up for notifications that were lost.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from eventstore import notifications
+from eventstore.marker import Marker
+from projections import positions
+from projections.registry import PROJECTIONS
+
+_markers = {name: Marker() for name in PROJECTIONS}
+
+
+async def shown(position: int, *names: str, timeout_seconds: float = 2.0) -> bool:
+    """Wait until the named projections have reached `position`; False when time ran out first."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout_seconds
+    for name in names:
+        left = max(0.0, until - loop.time())
+        if not await _markers[name].reached(position, left):
+            return False
+    return True
+
+
+def advance(reached: Mapping[str, int]) -> None:
+    """Note, once it is committed, which position each projection has reached."""
+    for name, position in reached.items():
+        if marker := _markers.get(name):
+            marker.advance(position)
+
+
+def look() -> None:
+    """Read the positions from the database."""
+    advance({place.name: place.position for place in positions.live().values()})
+
+
+def hear(payload: str) -> None:
+    """Take `name:position[,name:position…]` from another process's runner."""
+    pairs = (pair.rpartition(":") for pair in payload.split(","))
+    advance({name: int(position) for name, _, position in pairs})
+
+
+def listen() -> None:
+    """Hear the runners of other processes through this process's listener."""
+    notifications.on(positions.PROJECTED_CHANNEL, hear)
+    notifications.on_poll(look)

@@ -1,0 +1,53 @@
+"""Several statements in a row on Django's connection: one round trip on PostgreSQL."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from django.db import connection
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A statement with its parameters; with `many`, one list of parameters a row."""
+
+    sql: str
+    parameters: Sequence[Any]
+    many: bool = False
+
+
+def execute(commands: Sequence[Command]) -> list[int]:
+    """Execute the commands in order in the caller's transaction; the rows that each touched."""
+    if connection.vendor == "postgresql":
+        return _pipelined(commands)
+    touched = []
+    with connection.cursor() as cursor:
+        for command in commands:
+            if command.many:
+                cursor.executemany(command.sql, command.parameters)
+            else:
+                cursor.execute(command.sql, command.parameters)
+            touched.append(cursor.rowcount)
+    return touched
+
+
+def _pipelined(commands: Sequence[Command]) -> list[int]:
+    raw: Any = connection.connection
+    # Plain psycopg cursors bind on the server: arrays and bytes travel as they are.
+    with connection.wrap_database_errors, raw.pipeline():
+        cursors = [
+            psycopg.Cursor(raw).execute(command.sql, command.parameters) for command in commands
+        ]
+    return [cursor.rowcount for cursor in cursors]
+
+
+def id_parameter(value: UUID) -> UUID | str:
+    """An id as a parameter of plain SQL."""
+    return value.hex if connection.vendor == "sqlite" else value
+
+
+def for_update() -> str:
+    """The words that lock the rows of a SELECT; SQLite's write transaction has locked them all."""
+    return " FOR UPDATE" if connection.vendor == "postgresql" else ""

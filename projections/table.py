@@ -1,0 +1,105 @@
+"""Bulk statements on a read model's table, each in the words of both databases.
+
+A statement takes a batch of rows at once: on SQLite by `executemany`, on PostgreSQL as one array a
+column, unnested, which is one parse, one plan and one message for all of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection, models
+
+from projections.columns import COLUMN_TYPES, ColumnType
+from projections.sql import Command
+
+Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A bulk statement and the rows it is for."""
+
+    statement: "Statement"
+    rows: Sequence[Row]
+
+
+class Table:
+    """A read model's table, described by its Django model; `key` is its id within a generation."""
+
+    def __init__(self, model: type[models.Model]) -> None:
+        meta = model._meta  # noqa: SLF001 (Django's documented interface)
+        self.name = meta.db_table
+        self.types = {
+            field.attname: COLUMN_TYPES[field.get_internal_type()]
+            for field in meta.concrete_fields
+            if field.attname not in {"pk", "generation"}
+        }
+        self.key = next(iter(self.types))
+
+    def insert(self, *columns: str, on_conflict: str = "") -> "Statement":
+        """Insert rows of (key, *columns); a key that is there is an error, unless `on_conflict`."""
+        names = (self.key, *columns)
+        into = f"INSERT INTO {self.name} (generation, {', '.join(names)})"
+        marks = ", ".join(["%s"] * len(names))
+        conflict = f" ON CONFLICT (generation, {self.key}) {on_conflict}" if on_conflict else ""
+        return self._statement(
+            sqlite=f"{into} VALUES ({{generation}}, {marks}){conflict}",
+            postgresql=f"{into} SELECT {{generation}}, given.* FROM {{given}}{conflict}",  # noqa: S608 (constants)
+            names=names,
+        )
+
+    def update(self, *columns: str) -> "Statement":
+        """Set columns by rows of (*columns, key); a row that is not there stays away."""
+        by_marks = ", ".join(f"{name} = %s" for name in columns)
+        by_arrays = ", ".join(f"{name} = given.{name}" for name in columns)
+        update, of_key = f"UPDATE {self.name} SET", self._of_key()
+        return self._statement(
+            sqlite=f"{update} {by_marks} WHERE {of_key} = %s",
+            postgresql=f"{update} {by_arrays} FROM {{given}} WHERE {of_key} = given.{self.key}",
+            names=(*columns, self.key),
+        )
+
+    def delete(self) -> "Statement":
+        """Delete by rows of (key,)."""
+        delete, of_key = f"DELETE FROM {self.name}", self._of_key()  # noqa: S608 (constants)
+        return self._statement(
+            sqlite=f"{delete} WHERE {of_key} = %s",
+            postgresql=f"{delete} USING {{given}} WHERE {of_key} = given.{self.key}",
+            names=(self.key,),
+        )
+
+    def _of_key(self) -> str:
+        return f"{self.name}.generation = {{generation}} AND {self.name}.{self.key}"
+
+    def _statement(self, *, sqlite: str, postgresql: str, names: Sequence[str]) -> "Statement":
+        types = [self.types[name] for name in names]
+        arrays = ", ".join(f"%s::{type_.name}[]" for type_ in types)
+        given = f"unnest({arrays}) AS given({', '.join(names)})"
+        return Statement(
+            sqlite=sqlite, postgresql=postgresql.replace("{given}", given), types=types
+        )
+
+
+class Statement:
+    """One bulk statement; where it says `{generation}` stands the number of the generation."""
+
+    def __init__(self, *, sqlite: str, postgresql: str, types: Sequence[ColumnType]) -> None:
+        self._sqlite = sqlite
+        self._postgresql = postgresql
+        self._types = types
+
+    def command(self, generation: int, rows: Sequence[Row]) -> Command:
+        """What to execute so that the rows are written in `generation`.
+
+        Raises `TypeError` or `ValueError` for what its column does not take, on either database.
+        """
+        columns = [
+            type_.checked(column)
+            for type_, column in zip(self._types, zip(*rows, strict=True), strict=True)
+        ]
+        if connection.vendor == "sqlite":
+            sql = self._sqlite.replace("{generation}", str(generation))
+            return Command(sql, list(zip(*columns, strict=True)), many=True)
+        arrays = [type_.array(column) for type_, column in zip(self._types, columns, strict=True)]
+        return Command(self._postgresql.replace("{generation}", str(generation)), arrays)

@@ -1,0 +1,78 @@
+"""The comparison of the read models with a fresh replay: it names each row that differs."""
+
+import pytest
+
+from projections.comparison import compare_with_fresh_replay
+from projections.models import Balance, Message, Position, User
+from projections.runner import ProjectionRunner
+from tests.projections.story import (
+    ALICE,
+    BOB,
+    HELLO,
+    debited,
+    drain,
+    generated,
+    granted,
+    happened,
+    projected,
+    registered,
+    sent,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def some_rows() -> None:
+    projected(registered(ALICE), granted(ALICE, 500), sent(), generated(response="hi"))
+
+
+def test_rows_as_the_log_has_them_do_not_differ() -> None:
+    assert compare_with_fresh_replay() == []
+
+
+def test_a_changed_amount_is_named_with_both_values() -> None:
+    Balance.objects.update(amount=501)
+    assert compare_with_fresh_replay() == [
+        f"balances: user_id {ALICE}: amount is 501, by the log 500"
+    ]
+
+
+def test_a_changed_text_is_named_without_its_bytes() -> None:
+    Message.objects.update(response=b"tampered")
+    (line,) = compare_with_fresh_replay()
+    assert line.startswith(f"history: message_id {HELLO}: response is 8 bytes, by the log ")
+
+
+def test_a_row_that_is_missing_is_named() -> None:
+    User.objects.all().delete()
+    assert compare_with_fresh_replay() == [f"users: user_id {ALICE} is missing"]
+
+
+def test_a_row_that_the_log_does_not_have_is_named() -> None:
+    Balance.objects.create(generation=1, user_id=BOB, amount=1)
+    assert compare_with_fresh_replay() == [f"balances: user_id {BOB} is not in the log"]
+
+
+def test_rows_that_are_behind_the_log_are_compared_where_they_are() -> None:
+    happened(granted(ALICE, 100))
+    assert compare_with_fresh_replay() == []
+
+
+def test_a_parked_stream_is_a_difference() -> None:
+    projected(debited(ALICE, "a hundred"))
+    (line,) = compare_with_fresh_replay()
+    assert line.startswith("balances cannot apply event 5")
+
+
+def test_nothing_is_left_of_the_comparison() -> None:
+    compare_with_fresh_replay()
+    assert set(Balance.objects.values_list("generation", flat=True)) == {1}
+    assert set(Position.objects.values_list("generation", flat=True)) == {1}
+
+
+def test_the_runner_goes_on_after_a_comparison() -> None:
+    compare_with_fresh_replay()
+    happened(debited(ALICE, 100))
+    drain(ProjectionRunner())
+    assert compare_with_fresh_replay() == []

@@ -1,0 +1,180 @@
+"""Events that a projection cannot handle: parked with their stream, and healed in order."""
+
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from eventstore.reading import RecordedEvent
+from projections import positions, queries
+from projections.balances import Balances
+from projections.comparison import compare_with_fresh_replay
+from projections.history import History
+from projections.models import Balance, Message, ParkedEvent
+from projections.parking import parked_streams, retry
+from projections.runner import ProjectionRunner
+from tests.projections.story import (
+    ALICE,
+    BOB,
+    HELLO,
+    debited,
+    drain,
+    failed,
+    generated,
+    granted,
+    happened,
+    projected,
+    registered,
+    rows,
+    sent,
+)
+
+pytestmark = pytest.mark.django_db
+
+DEBITED = "chatledger.accounts.TokensDebited"
+
+
+@pytest.fixture
+def poison() -> None:
+    """Alice's second event makes no sense; Bob's are all right, and so are her later ones."""
+    happened(
+        registered(ALICE),
+        debited(ALICE, "a hundred"),
+        registered(BOB, "bob"),
+        granted(ALICE, 500),
+        granted(BOB, 500),
+        sent(),
+    )
+    drain(ProjectionRunner())
+
+
+@pytest.fixture
+def healed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new version of the code knows what the event means."""
+
+    def debited_in_words(projection: Balances, event: RecordedEvent) -> None:
+        amount: Any = event.data["amount"]
+        projection.differences[event.stream_id] -= 100 if amount == "a hundred" else amount
+
+    monkeypatch.setitem(Balances.handlers, DEBITED, debited_in_words)
+
+
+def parked() -> list[tuple[str, int, str]]:
+    found = ParkedEvent.objects.order_by("position")
+    return [(event.projection, event.position, event.error) for event in found]
+
+
+def test_an_event_that_cannot_be_handled_is_parked_and_its_stream_waits_behind_it(
+    poison: None,
+) -> None:
+    (first, second) = parked()
+    assert first[:2] == ("balances", 2)
+    assert first[2].startswith("TypeError: ")
+    assert second == ("balances", 4, "waits behind event 2 of its stream")
+
+
+def test_everything_else_goes_on(poison: None) -> None:
+    assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 0), (BOB, 500)]
+    assert rows(Message, "history", "message_id") == [HELLO]
+    assert {place.position for place in positions.live().values()} == {6}
+
+
+def test_later_batches_are_parked_behind_it_too(poison: None) -> None:
+    projected(debited(ALICE, 1), debited(BOB, 1))
+    assert [position for _, position, _ in parked()] == [2, 4, 7]
+    assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 0), (BOB, 499)]
+
+
+def test_what_the_database_refuses_is_parked_like_what_the_code_refuses() -> None:
+    projected(sent(), generated(cost=2**63), granted(ALICE, 500))
+    ((projection, position, _),) = parked()
+    assert (projection, position) == ("history", 2)
+    assert rows(Message, "history", "status") == ["pending"]
+    assert rows(Balance, "balances", "amount") == [500]
+
+
+def test_a_value_of_the_wrong_type_is_parked_on_either_database() -> None:
+    projected(sent(), generated(model={"name": "dummy"}))
+    assert parked() == [("history", 2, "TypeError: dict in a column of text")]
+
+
+def test_parking_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    projected(registered(ALICE), debited(ALICE, "a hundred"))
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert "balances cannot apply event 2" in record.getMessage()
+    assert str(ALICE) in record.getMessage()
+
+
+def test_a_retry_applies_the_stream_in_order(poison: None, healed: None) -> None:
+    retried = retry(Balances, ALICE)
+    assert (retried.applied, retried.remaining, retried.error) == (2, 0, "")
+    assert parked() == []
+    assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 400), (BOB, 500)]
+    assert compare_with_fresh_replay() == []
+
+
+def test_after_a_retry_the_runner_applies_the_stream_again(poison: None, healed: None) -> None:
+    runner = ProjectionRunner()
+    drain(runner)
+    retry(Balances, ALICE)
+    happened(debited(ALICE, 1))
+    drain(runner)
+    assert parked() == []
+    assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 399), (BOB, 500)]
+
+
+def test_a_retry_takes_a_long_stream_in_several_transactions(
+    monkeypatch: pytest.MonkeyPatch, poison: None, healed: None
+) -> None:
+    monkeypatch.setattr("projections.parking.RETRY_EVENTS_MAX", 2)
+    projected(debited(ALICE, 1), debited(ALICE, 1), debited(ALICE, 1))
+    assert retry(Balances, ALICE).applied == 5
+    assert parked() == []
+    assert compare_with_fresh_replay() == []
+
+
+def test_a_retry_that_fails_again_leaves_the_stream_as_it_was(poison: None) -> None:
+    before = parked()
+    retried = retry(Balances, ALICE)
+    assert (retried.applied, retried.remaining) == (0, 2)
+    assert retried.error.startswith("TypeError: ")
+    assert parked() == before
+
+
+def test_a_retry_goes_as_far_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(History.handlers, "chatledger.conversations.MessageSent", refuse)
+        projected(sent(), failed())
+    assert [position for _, position, _ in parked()] == [1, 2]
+    monkeypatch.setitem(History.handlers, "chatledger.conversations.ResponseFailed", refuse)
+    retried = retry(History, HELLO)
+    assert (retried.applied, retried.remaining, retried.error) == (1, 1, "ValueError: not today")
+    assert parked() == [("history", 2, "ValueError: not today")]
+
+
+def test_the_command_says_what_it_did(
+    poison: None, healed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("retry_parked")
+    assert capsys.readouterr().out == f"balances: stream {ALICE}: 2 applied\n"
+    call_command("retry_parked")
+    assert capsys.readouterr().out == "nothing is parked\n"
+
+
+def test_the_command_fails_while_something_remains(
+    poison: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        call_command("retry_parked")
+    assert stopped.value.code == 1
+    assert "0 applied, 2 still parked: TypeError: " in capsys.readouterr().out
+
+
+def test_a_parked_stream_is_counted_and_named(poison: None) -> None:
+    assert queries.parked_count() == 2
+    assert parked_streams("balances") == [ALICE]
+    assert parked_streams("history") == []
+
+
+def refuse(projection: object, event: RecordedEvent) -> None:
+    raise ValueError("not today")

@@ -1,0 +1,107 @@
+"""Read your writes: an answer waits until the read models show what it speaks of."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+
+from eventstore import notifications
+from eventstore.database import writing
+from projections import positions, progress
+from projections.models import Position
+from projections.runner import ProjectionRunner
+from projections.sql import execute
+from tests.projections.story import ALICE, drain, granted, happened, registered
+from tests.projections.test_runner import in_threads
+
+#: A notification that is lost is made up for by a look after one second of silence.
+HEARD_SECONDS_MAX = 5.0
+
+
+def shown(position: int, *names: str, seconds: float = 0.0) -> bool:
+    return asyncio.run(progress.shown(position, *names, timeout_seconds=seconds))
+
+
+@pytest.fixture
+def listener() -> Iterator[None]:
+    notifications.start()
+    yield
+    notifications.stop()
+
+
+@pytest.mark.django_db
+def test_what_the_runner_has_projected_is_shown() -> None:
+    position = happened(registered(ALICE), granted(ALICE, 500))
+    assert not shown(position, "balances")
+    drain(ProjectionRunner())
+    assert shown(position, "balances", "users", "history", "pending")
+
+
+@pytest.mark.django_db
+def test_every_named_projection_must_have_passed() -> None:
+    progress.advance({"balances": 7})
+    assert shown(7, "balances")
+    assert not shown(7, "balances", "history")
+
+
+def test_nothing_is_waited_for_beyond_the_timeout() -> None:
+    progress.advance({"users": 7})
+    began = time.monotonic()
+    assert not shown(8, "users", "balances", "history", seconds=0.05)
+    assert time.monotonic() - began < 1
+
+
+def test_a_notification_moves_what_it_names_and_leaves_what_it_does_not_know() -> None:
+    progress.hear("balances:7,statement:9,history:8")
+    assert shown(7, "balances")
+    assert shown(8, "history")
+    assert not shown(1, "users")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_waiter_is_woken_by_a_runner_in_another_thread() -> None:
+    position = happened(registered(ALICE))
+
+    async def wait_for_the_runner() -> bool:
+        waiting = asyncio.create_task(progress.shown(position, "users", "balances"))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(in_threads, lambda: drain(ProjectionRunner()))
+        return await waiting
+
+    assert asyncio.run(wait_for_the_runner())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_another_process_is_heard(listener: None) -> None:
+    drain(ProjectionRunner())
+    places = list(positions.live().values())
+    with writing():
+        # On SQLite nobody announces anything: the listener looks.
+        execute([positions.move(place, 7) for place in places])
+        execute(positions.announcement(places, 7))
+    assert shown(7, "users", "balances", "history", "pending", seconds=HEARD_SECONDS_MAX)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lost_notification_is_made_up_for(listener: None) -> None:
+    drain(ProjectionRunner())
+    Position.objects.update(position=7)
+    assert shown(7, "users", "balances", seconds=HEARD_SECONDS_MAX)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_runner_announces_is_heard_before_anybody_looks() -> None:
+    if connection.vendor != "postgresql":
+        assert positions.announcement([], 7) == []
+        return
+    happened(registered(ALICE))
+    with connection.cursor() as cursor:
+        cursor.execute(f'LISTEN "{positions.PROJECTED_CHANNEL}"')
+    in_threads(lambda: drain(ProjectionRunner()))
+    raw = connection.connection
+    heard = [each.payload for each in raw.notifies(timeout=HEARD_SECONDS_MAX, stop_after=1)]
+    assert heard == ["balances:1,history:1,pending:1,users:1"]
+    with connection.cursor() as cursor:
+        cursor.execute("UNLISTEN *")

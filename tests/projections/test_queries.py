@@ -1,0 +1,228 @@
+"""What the APIs read: decrypted, by key, and refused where a stream is parked."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from django.db import connection
+
+from eventstore.models import DataKey
+from eventstore.reading import read_events
+from projections import queries
+from projections.queries import MessageRow, ReadModelParked, UserRow
+from projections.registry import PROJECTIONS
+from projections.runner import ProjectionRunner
+from tests.projections.story import (
+    ALICE,
+    BOB,
+    HELLO,
+    TALK,
+    Fact,
+    debited,
+    drain,
+    failed,
+    generated,
+    granted,
+    happened,
+    projected,
+    registered,
+    sent,
+)
+
+pytestmark = pytest.mark.django_db
+
+CAROL = UUID("ca401000-0000-4000-8000-000000000005")
+NOBODY = UUID("0b0d1000-0000-4000-8000-000000000006")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(position: int) -> datetime:
+    (event,) = read_events(position - 1, upto=position)
+    return EPOCH + timedelta(microseconds=event.at)
+
+
+def broken(fact: Fact) -> Fact:
+    """A fact without what it should say."""
+    return Fact(fact.stream_id, fact.topic, {})
+
+
+class TestBalance:
+    def test_it_is_what_the_user_has(self) -> None:
+        projected(registered(ALICE), granted(ALICE, 4000), debited(ALICE, 100))
+        assert queries.balance(ALICE) == 3900
+
+    def test_nobody_has_none(self) -> None:
+        assert queries.balance(NOBODY) is None
+        drain(ProjectionRunner())
+        assert queries.balance(NOBODY) is None
+
+    def test_it_is_one_statement(self, django_assert_num_queries: object) -> None:
+        projected(registered(ALICE))
+        with django_assert_num_queries(1):  # type: ignore[operator]  # a fixture that is a context
+            queries.balance(ALICE)
+
+    def test_of_a_parked_account_it_is_refused_and_of_others_it_is_not(self) -> None:
+        projected(registered(ALICE), registered(BOB, "bob"), debited(ALICE, "a hundred"))
+        with pytest.raises(ReadModelParked, match="TypeError") as refused:
+            queries.balance(ALICE)
+        assert (refused.value.projection, refused.value.stream_id) == ("balances", ALICE)
+        assert queries.balance(BOB) == 0
+
+    def test_of_an_account_that_was_parked_from_its_start_it_is_refused(self) -> None:
+        projected(granted(ALICE, "much"))
+        with pytest.raises(ReadModelParked):
+            queries.balance(ALICE)
+
+
+class TestUser:
+    def test_it_has_a_name_and_a_time(self) -> None:
+        projected(registered(ALICE, "alice"))
+        assert queries.user(ALICE) == UserRow(ALICE, "alice", moment(1))
+
+    def test_nobody_is_none(self) -> None:
+        projected(registered(ALICE))
+        assert queries.user(NOBODY) is None
+
+    def test_a_parked_one_is_refused(self) -> None:
+        projected(broken(registered(ALICE)))
+        with pytest.raises(ReadModelParked):
+            queries.user(ALICE)
+
+
+class TestListUsers:
+    def names(self, after: UUID | None = None, limit: int = 100) -> list[str]:
+        return [user.username for user in queries.list_users(after, limit)]
+
+    def test_the_oldest_come_first(self) -> None:
+        projected(registered(CAROL, "carol"), registered(ALICE, "alice"), registered(BOB, "bob"))
+        assert self.names() == ["carol", "alice", "bob"]
+
+    def test_a_page_begins_behind_a_user_and_has_its_limit(self) -> None:
+        projected(registered(CAROL, "carol"), registered(ALICE, "alice"), registered(BOB, "bob"))
+        assert self.names(limit=2) == ["carol", "alice"]
+        assert self.names(after=ALICE, limit=2) == ["bob"]
+        assert self.names(after=BOB) == []
+
+    def test_there_is_no_page_behind_nobody(self) -> None:
+        projected(registered(ALICE))
+        assert self.names(after=NOBODY) == []
+
+    def test_a_name_whose_key_was_destroyed_reads_erased(self) -> None:
+        projected(registered(ALICE, "alice"), registered(BOB, "bob"))
+        DataKey.objects.filter(id=ALICE).update(wrapped=None)
+        queries_of_a_new_process()
+        assert self.names() == ["[erased]", "bob"]
+
+    def test_the_keys_of_a_page_come_in_one_statement(
+        self, django_assert_num_queries: object
+    ) -> None:
+        projected(registered(CAROL, "carol"), registered(ALICE, "alice"), registered(BOB, "bob"))
+        queries_of_a_new_process()
+        with django_assert_num_queries(3):  # type: ignore[operator]  # a fixture that is a context
+            self.names()
+
+    def test_a_page_on_which_a_parked_user_belongs_is_refused_and_others_are_not(self) -> None:
+        projected(registered(CAROL, "carol"), broken(registered(ALICE)), registered(BOB, "bob"))
+        assert self.names(limit=1) == ["carol"]
+        with pytest.raises(ReadModelParked) as refused:
+            self.names(limit=2)
+        assert refused.value.stream_id == ALICE
+        with pytest.raises(ReadModelParked):
+            self.names(after=CAROL, limit=1)
+        assert self.names(after=BOB) == []
+
+    def test_a_parked_user_who_would_be_the_last_is_missed_too(self) -> None:
+        projected(broken(registered(ALICE)))
+        with pytest.raises(ReadModelParked):
+            self.names()
+        projected(registered(BOB, "bob"), broken(registered(CAROL)))
+        with pytest.raises(ReadModelParked) as refused:
+            self.names(after=BOB)
+        assert refused.value.stream_id == CAROL
+
+
+class TestMessage:
+    def test_a_pending_one_has_its_text_and_its_price(self) -> None:
+        projected(sent(text="hello"))
+        assert queries.message(ALICE, HELLO) == MessageRow(
+            id=HELLO,
+            conversation_id=TALK,
+            message="hello",
+            response=None,
+            status="pending",
+            cost=100,
+            model=None,
+            created_at=moment(1),
+            responded_at=None,
+            reason=None,
+        )
+
+    def test_one_that_is_done_has_its_response(self) -> None:
+        projected(sent(text="hello"), generated(response="hi", cost=100, model="dummy"))
+        message = queries.message(ALICE, HELLO)
+        assert message is not None
+        assert (message.response, message.status, message.model) == ("hi", "done", "dummy")
+        assert message.responded_at == moment(2)
+
+    def test_one_that_failed_has_its_reason(self) -> None:
+        projected(sent(), failed(reason="deadline"))
+        message = queries.message(ALICE, HELLO)
+        assert message is not None
+        assert (message.status, message.reason, message.cost) == ("failed", "deadline", 0)
+
+    def test_somebody_elses_is_none_like_one_that_does_not_exist(self) -> None:
+        projected(sent())
+        assert queries.message(BOB, HELLO) is None
+        assert queries.message(ALICE, NOBODY) is None
+
+    @pytest.mark.parametrize("what", ["its sending", "its end"])
+    def test_a_parked_one_is_refused_to_its_owner_and_is_none_to_others(self, what: str) -> None:
+        if what == "its end":
+            projected(sent(), generated(cost="much"))
+        else:
+            projected(sent(price="much"))
+        with pytest.raises(ReadModelParked):
+            queries.message(ALICE, HELLO)
+        assert queries.message(BOB, HELLO) is None
+
+
+def test_the_lag_is_that_of_the_slowest_projection() -> None:
+    happened(registered(ALICE), granted(ALICE, 500))
+    assert queries.lag() == 2
+    drain(ProjectionRunner({name: each for name, each in PROJECTIONS.items() if name != "users"}))
+    happened(debited(ALICE, 1))
+    assert queries.lag() == 1
+    drain(ProjectionRunner())
+    assert queries.lag() == 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        (queries._BALANCE, 2),
+        (queries._USER, 2),
+        (queries._MESSAGE, 2),
+        (queries._USERS.format(start="0"), 0),
+        (queries._USERS.format(start=queries._POSITION_OF_USER), 1),
+    ],
+)
+def test_every_query_goes_by_an_index(sql: str, parameters: int) -> None:
+    drain(ProjectionRunner())
+    values: list[str | int] = [ALICE.hex] * parameters + ([100] if "LIMIT %s" in sql else [])
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+            plan = "\n".join(row[3] for row in cursor.fetchall())
+            assert "SCAN" not in plan
+            assert "TEMP B-TREE" not in plan
+        else:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            cursor.execute(f"EXPLAIN {sql}", values)
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+            assert "Seq Scan" not in plan
+
+
+def queries_of_a_new_process() -> None:
+    from eventstore import keys
+
+    keys.forget()

@@ -1,0 +1,266 @@
+"""Rebuilding: beside the live rows, while everything goes on, and swapped at once."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from projections import generations, positions, queries
+from projections import rebuild as rebuilding
+from projections.balances import Balances
+from projections.comparison import compare_with_fresh_replay
+from projections.history import History
+from projections.models import (
+    Balance,
+    Message,
+    ParkedEvent,
+    PendingMessage,
+    Pointer,
+    Position,
+    User,
+)
+from projections.rebuild import EventRefused, RebuildStopped, rebuild
+from projections.registry import PROJECTIONS
+from projections.runner import ProjectionRunner
+from tests.projections.story import (
+    ALICE,
+    HELLO,
+    debited,
+    drain,
+    generated,
+    granted,
+    happened,
+    messages,
+    projected,
+    registered,
+    rows,
+    sent,
+)
+from tests.projections.test_runner import in_threads, sends
+
+BALANCES = {"balances": Balances}
+MODELS = {"balances": Balance, "history": Message, "pending": PendingMessage, "users": User}
+
+
+def all_rows() -> dict[str, list[Any]]:
+    """Every live row, without its generation."""
+    return {
+        name: rows(MODELS[name], name, *projection.table.types)
+        for name, projection in PROJECTIONS.items()
+    }
+
+
+def generations_with_rows() -> set[int]:
+    return set(Balance.objects.values_list("generation", flat=True)) | set(
+        Message.objects.values_list("generation", flat=True)
+    )
+
+
+@pytest.mark.django_db
+def test_a_rebuild_gives_the_same_rows_in_a_new_generation() -> None:
+    projected(registered(ALICE), granted(ALICE, 4000), debited(ALICE, 100), sent(), generated())
+    before = all_rows()
+    rebuild(PROJECTIONS)
+    assert all_rows() == before
+    assert generations_with_rows() == {2}
+    assert Position.objects.count() == len(PROJECTIONS)
+
+
+@pytest.mark.django_db
+def test_only_what_is_named_is_rebuilt() -> None:
+    projected(registered(ALICE), granted(ALICE, 500))
+    rebuild(BALANCES)
+    assert {each.name: each.generation for each in Pointer.objects.all()} == {
+        "balances": 2,
+        "history": 1,
+        "pending": 1,
+        "users": 1,
+    }
+
+
+@pytest.mark.django_db
+def test_a_rebuild_heals_rows_that_were_changed() -> None:
+    projected(registered(ALICE), granted(ALICE, 500))
+    Balance.objects.update(amount=1_000_000)
+    rebuild(BALANCES)
+    assert queries.balance(ALICE) == 500
+
+
+@pytest.mark.django_db
+def test_a_rebuild_before_the_runner_ever_ran_is_as_good() -> None:
+    happened(registered(ALICE), granted(ALICE, 500))
+    rebuild(PROJECTIONS)
+    assert queries.balance(ALICE) == 500
+    drain(ProjectionRunner())
+    assert queries.balance(ALICE) == 500
+
+
+@pytest.mark.django_db
+def test_the_runner_goes_on_with_the_new_generation() -> None:
+    happened(registered(ALICE), granted(ALICE, 500))
+    runner = ProjectionRunner()
+    drain(runner)
+    rebuild(PROJECTIONS)
+    happened(debited(ALICE, 100))
+    drain(runner)
+    assert queries.balance(ALICE) == 400
+    assert generations_with_rows() == {2}
+
+
+@pytest.mark.django_db
+def test_events_that_arrive_meanwhile_are_neither_missed_nor_applied_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rebuilding, "BATCH_EVENTS_MAX", 10)
+    happened(registered(ALICE), granted(ALICE, 4000), *sends(20))
+    runner = ProjectionRunner()
+    drain(runner)
+    late = messages(5, first=1_000)
+
+    def send_one(done: int, total: int) -> None:
+        if (message := next(late, None)) is not None:
+            happened(debited(ALICE, 1, message), sent(message, price=1))
+            drain(runner)
+
+    rebuild(PROJECTIONS, send_one)
+    drain(runner)
+    assert queries.balance(ALICE) == 4000 - 20 - 5
+    assert len(rows(Message, "history", "message_id")) == 25
+    assert compare_with_fresh_replay() == []
+
+
+@pytest.mark.django_db
+def test_the_swap_applies_what_only_the_live_rows_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened(registered(ALICE), granted(ALICE, 500))
+    runner = ProjectionRunner()
+    drain(runner)
+    caught_up = rebuilding.catch_up
+
+    def catch_up_and_miss_one(*args: Any, **kwargs: Any) -> Any:
+        places = caught_up(*args, **kwargs)
+        happened(debited(ALICE, 100))
+        drain(runner)
+        return places
+
+    monkeypatch.setattr(rebuilding, "catch_up", catch_up_and_miss_one)
+    rebuild(PROJECTIONS)
+    assert queries.balance(ALICE) == 400
+    assert {place.position for place in positions.live().values()} == {3}
+
+
+@pytest.mark.django_db
+def test_readers_see_the_old_rows_until_the_swap() -> None:
+    projected(registered(ALICE), granted(ALICE, 500), sent())
+    seen: list[int | None] = []
+    rebuild(PROJECTIONS, lambda done, total: seen.append(queries.balance(ALICE)))
+    assert seen == [500]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rebuild_beside_a_runner_and_a_sender_ends_with_the_rows_of_the_log() -> None:
+    happened(registered(ALICE), granted(ALICE, 10_000), *sends(1_000))
+    drain(ProjectionRunner())
+    late = list(messages(100, first=10_000))
+
+    def send() -> None:
+        for message in late:
+            happened(debited(ALICE, 1, message), sent(message, price=1))
+
+    def follow() -> None:
+        runner = ProjectionRunner()
+        while positions.live()["balances"].position < 2 + 3_000 + 200:
+            runner.step()
+
+    in_threads(send, follow, rebuild_or_lose, rebuild_or_lose)
+    drain(ProjectionRunner())
+    assert queries.balance(ALICE) == 10_000 - 1_000 - 100
+    assert compare_with_fresh_replay() == []
+    assert len(generations_with_rows()) == 1
+
+
+@pytest.mark.django_db
+def test_a_rebuild_stops_at_an_event_that_it_cannot_handle() -> None:
+    projected(registered(ALICE), granted(ALICE, 500), debited(ALICE, "a hundred"))
+    before = positions.live()
+    with pytest.raises(EventRefused, match=rf"^balances cannot apply event 3 \(.* {ALICE}\): Type"):
+        rebuild(PROJECTIONS)
+    assert positions.live() == before
+    assert generations_with_rows() == {1}
+    assert ParkedEvent.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_a_rebuild_leaves_nothing_parked(monkeypatch: pytest.MonkeyPatch) -> None:
+    projected(registered(ALICE), debited(ALICE, "a hundred"), granted(ALICE, 500))
+    assert queries.parked_count() == 2
+    monkeypatch.delitem(Balances.handlers, "chatledger.accounts.TokensDebited")
+    rebuild(PROJECTIONS)
+    assert ParkedEvent.objects.count() == 0
+    assert queries.balance(ALICE) == 500
+
+
+@pytest.mark.django_db
+def test_what_an_interrupted_rebuild_left_is_removed_by_the_next() -> None:
+    projected(registered(ALICE), granted(ALICE, 500), sent())
+    (place,) = rebuilding.catch_up(BALANCES, generations.begin(BALANCES))
+    assert (place.generation, place.position) == (2, 3)
+    assert generations_with_rows() == {1, 2}
+    rebuild(BALANCES)
+    assert set(Balance.objects.values_list("generation", flat=True)) == {3}
+    assert sorted(Position.objects.filter(name="balances").values_list("generation")) == [(3,)]
+
+
+@pytest.mark.django_db
+def test_of_two_rebuilds_the_slower_one_gives_up() -> None:
+    projected(registered(ALICE), granted(ALICE, 500))
+    with pytest.raises(RebuildStopped, match="another rebuild"):
+        rebuild(BALANCES, lambda done, total: rebuild(BALANCES))
+    assert queries.balance(ALICE) == 500
+    assert positions.live()["balances"].generation == 3
+    assert compare_with_fresh_replay() == []
+
+
+@pytest.mark.django_db
+def test_old_rows_are_removed_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generations, "REMOVED_ROWS_MAX", 3)
+    happened(*(sent(message) for message in messages(10)))
+    drain(ProjectionRunner())
+    rebuild({"history": History})
+    assert set(Message.objects.values_list("generation", flat=True)) == {2}
+    assert Message.objects.count() == 10
+
+
+@pytest.mark.django_db
+def test_the_command_rebuilds_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    projected(registered(ALICE), granted(ALICE, 500))
+    call_command("replay")
+    printed = capsys.readouterr()
+    assert printed.out == "balances, history, pending, users: rebuilt from 2 events\n"
+    assert "2/2 events" in printed.err
+    assert {each.generation for each in Pointer.objects.all()} == {2}
+
+
+@pytest.mark.django_db
+def test_the_command_rebuilds_what_is_named() -> None:
+    projected(registered(ALICE))
+    call_command("replay", "users", "balances")
+    assert {each.name for each in Pointer.objects.filter(generation=2)} == {"users", "balances"}
+
+
+@pytest.mark.django_db
+def test_the_command_names_what_it_does_not_know() -> None:
+    with pytest.raises(CommandError, match=r"no read model 'balance'; there are balances, history"):
+        call_command("replay", "balance")
+
+
+@pytest.mark.django_db
+def test_the_command_fails_with_the_event_it_stopped_at() -> None:
+    happened(sent(HELLO), generated(HELLO, cost="much"))
+    with pytest.raises(CommandError, match="the replay stopped: history cannot apply event 2"):
+        call_command("replay", "history")
+
+
+def rebuild_or_lose() -> None:
+    with contextlib.suppress(RebuildStopped):
+        rebuild(PROJECTIONS)
