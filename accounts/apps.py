@@ -1,0 +1,9 @@
+from django.apps import AppConfig
+
+
+class AccountsConfig(AppConfig):
+    name = "accounts"
+
+    def ready(self) -> None:
+        # The log can only be read by a process that knows the events.
+        import accounts.domain  # noqa: F401

@@ -1,0 +1,174 @@
+"""Accounts: who somebody is, and how many tokens they have. The balance never falls below zero."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from eventstore.domain import Aggregate, AggregateSnapshot, Created, Event, Refused
+
+
+class InsufficientTokens(Refused):
+    """The balance is smaller than the price."""
+
+    def __init__(self, balance: int, price: int) -> None:
+        super().__init__(f"the balance is {balance} tokens, the price is {price}")
+        self.balance = balance
+        self.price = price
+
+
+class AccountDeactivated(Refused):
+    """The account is deactivated."""
+
+
+class Account(Aggregate):
+    """One user's account: its balance, and what decides whether it may be used."""
+
+    cached = True
+
+    tokens: int
+    active: bool
+    jwt_epoch: int
+    default_conversation_id: UUID
+
+    @classmethod
+    def register(
+        cls, user_id: UUID, *, username: str, default_conversation_id: UUID, grant: int
+    ) -> Self:
+        """Open an account with its signup grant."""
+        account = cls.begin(
+            UserRegistered,
+            user_id,
+            username=username,
+            default_conversation_id=default_conversation_id,
+        )
+        if grant:
+            account.trigger(TokensGranted, amount=grant, reason="signup", grant_id=None)
+        return account
+
+    def debit(self, amount: int, *, message_id: UUID) -> None:
+        """Pay for a message. Refuses what the balance does not cover."""
+        if not self.active:
+            raise AccountDeactivated
+        if amount > self.tokens:
+            raise InsufficientTokens(self.tokens, amount)
+        self.trigger(TokensDebited, amount=amount, message_id=message_id)
+
+    def refund(self, amount: int, *, message_id: UUID, reason: str) -> None:
+        """Give back what a message did not cost. Any account takes it, a deactivated one too."""
+        if amount:
+            self.trigger(TokensRefunded, amount=amount, message_id=message_id, reason=reason)
+
+    def change_password(self) -> None:
+        """Note a new password. Every JWT issued before stops working."""
+        self.trigger(PasswordChanged, epoch=self.jwt_epoch + 1)
+
+    def revoke_jwts(self) -> None:
+        """Make every JWT issued before stop working."""
+        self.trigger(JwtsRevoked, epoch=self.jwt_epoch + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserRegistered(Created, topic="chatledger.accounts.UserRegistered"):
+    """An account was opened; its default conversation begins with its first message."""
+
+    username: str
+    default_conversation_id: UUID
+
+    aggregate_class = Account
+    personal: ClassVar[Mapping[str, str]] = {"username": "originator_id"}
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.tokens = 0
+        aggregate.active = True
+        aggregate.jwt_epoch = 0
+        aggregate.default_conversation_id = self.default_conversation_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensGranted(Event, topic="chatledger.accounts.TokensGranted"):
+    """Tokens were given: at signup, or by a member of staff who says why."""
+
+    amount: int
+    reason: str
+    grant_id: UUID | None
+
+    personal: ClassVar[Mapping[str, str]] = {"reason": "originator_id"}
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.tokens += self.amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensDebited(Event, topic="chatledger.accounts.TokensDebited"):
+    """A message was paid for."""
+
+    amount: int
+    message_id: UUID
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.tokens -= self.amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensRefunded(Event, topic="chatledger.accounts.TokensRefunded"):
+    """What a message did not cost was given back; `reason` is a code, not a text."""
+
+    amount: int
+    message_id: UUID
+    reason: str
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.tokens += self.amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasswordChanged(Event, topic="chatledger.accounts.PasswordChanged"):
+    """The password is another one; JWTs of an earlier epoch are void."""
+
+    epoch: int
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.jwt_epoch = self.epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class JwtsRevoked(Event, topic="chatledger.accounts.JwtsRevoked"):
+    """JWTs of an earlier epoch are void."""
+
+    epoch: int
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.jwt_epoch = self.epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountSnapshot(AggregateSnapshot, topic="chatledger.accounts.AccountSnapshot"):
+    """An account at a version, so that its ten-thousandth debit costs what its tenth did."""
+
+    aggregate_class = Account
+
+
+Account.snapshot_class = AccountSnapshot
+
+
+class UsernameClaim(Aggregate):
+    """A name that is taken for ever. Its id is made from the name, so it can be claimed once."""
+
+    user_id: UUID
+
+    @classmethod
+    def claim(cls, claim_id: UUID, *, user_id: UUID) -> Self:
+        return cls.begin(UsernameClaimed, claim_id, user_id=user_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsernameClaimed(Created, topic="chatledger.accounts.UsernameClaimed"):
+    """A name belongs to a user, and never to another."""
+
+    user_id: UUID
+
+    aggregate_class = UsernameClaim
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.user_id = self.user_id

@@ -1,0 +1,22 @@
+"""The Dramatiq actors. They carry ids only: what a message says stays in the log."""
+
+import logging
+from uuid import UUID
+
+import dramatiq
+
+from conversations.broker import broker
+from conversations.generation import generate
+from eventstore.database import guarded
+
+logger = logging.getLogger(__name__)
+
+
+@dramatiq.actor(broker=broker)
+def generate_response(message_id: str) -> None:
+    """Bring a message to its end, unless it has one or somebody else is at it."""
+    try:
+        guarded(generate, UUID(message_id))
+    except Exception:
+        # Nothing is lost: the sweeper brings the message again, or fails it at its deadline.
+        logger.exception("message %s could not be worked on", message_id)

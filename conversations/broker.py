@@ -1,0 +1,179 @@
+"""The broker that carries message ids to the workers. It may lose them all: the sweeper notices.
+
+Embedded, it lives in the process's memory, with a bound and without kept dead letters. In the full
+stack it is Dramatiq's Redis broker with two changes: an idle consumer waits on a key instead of
+polling, and a killed worker's messages are not given to others (the sweeper is faster and knows the
+log).
+"""
+
+import logging
+import time
+from collections import defaultdict, deque
+from typing import Any, cast
+
+import dramatiq
+import redis
+from django.conf import settings
+from django.db import connection
+from dramatiq.broker import Broker, Consumer
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import Middleware, TimeLimit
+from redis.exceptions import NoScriptError
+
+from eventstore.database import CONNECTION_ERRORS
+from eventstore.redis_client import TIMEOUT_SECONDS
+
+logger = logging.getLogger(__name__)
+
+#: A worker thread that is still at a message so long after its deadline is interrupted.
+TIME_LIMIT_AFTER_DEADLINE_SECONDS = 15
+#: Message ids that wait in memory at most, in the embedded profile.
+QUEUED_MAX = 10_000
+#: Wake-ups that wait at most: a worker that wakes fetches all it can.
+WAKE_UPS_MAX = 256
+#: How long an idle consumer blocks before it looks by itself.
+IDLE_SECONDS = 1.0
+#: How often an idle worker thread looks whether it shall stop, and how long the others may take.
+WORKER_IDLE_MS = 100
+STOP_SECONDS = 5
+#: A fetched message whose worker is silent for so long goes back to the queue.
+HEARTBEAT_TIMEOUT_MS = 15_000
+#: Nobody reads what failed: the log says how each message ended.
+DEAD_MESSAGES_KEPT_MS = 60_000
+
+
+class BrokerFull(Exception):
+    """Too many messages wait; the sweeper brings this one when there is room."""
+
+
+class EmbeddedBroker(StubBroker):
+    """The in-memory broker, with a bound, that keeps nothing of what failed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dead_letters_by_queue = cast("Any", defaultdict(lambda: deque(maxlen=0)))
+
+    def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
+        if self.queues[message.queue_name].qsize() >= QUEUED_MAX:
+            raise BrokerFull
+        return super().enqueue(message, delay=delay)
+
+
+class WakingRedisBroker(RedisBroker):
+    """The Redis broker, whose enqueue also rings for an idle consumer, in the same round trip."""
+
+    def __init__(self, *, bells: "redis.Redis", **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]  # Dramatiq has no types here
+        self.bells = bells
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:
+        """A consumer that waits for the bell; the library's own pause would only come before it."""
+        return _WakingConsumer(self, queue_name, prefetch, timeout=1)  # type: ignore[no-untyped-call]  # as above
+
+    def do_enqueue(self, queue_name: str, *args: Any) -> None:
+        script = self.scripts["dispatch"]
+        dispatched = self._dispatch_args("enqueue", queue_name, *args)
+        try:
+            self._ring(queue_name, script, dispatched)
+        except NoScriptError:
+            # Redis came back empty: it has to be told the script again.
+            self.client.script_load(script.script)
+            self._ring(queue_name, script, dispatched)
+
+    def _ring(self, queue_name: str, script: Any, dispatched: list[Any]) -> None:
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.execute_command("EVALSHA", script.sha, 1, self.namespace, *dispatched)
+        pipeline.lpush(_bell(self.namespace, queue_name), 1)
+        pipeline.ltrim(_bell(self.namespace, queue_name), 0, WAKE_UPS_MAX - 1)
+        pipeline.execute()
+
+    def _dispatch_args(self, command: str, queue_name: str, *args: Any) -> list[Any]:
+        return [
+            command,
+            int(time.time() * 1000),
+            queue_name,
+            self.broker_id,
+            self.heartbeat_timeout,
+            self.dead_message_ttl,
+            self._should_do_maintenance(command),
+            self._max_unpack_size(),  # type: ignore[no-untyped-call]  # as above
+            *args,
+        ]
+
+
+class _WakingConsumer(_RedisConsumer):
+    """Fetches when there is word of a message, and once a second in any case."""
+
+    def __next__(self) -> Any:
+        message = super().__next__()  # type: ignore[no-untyped-call]  # as above
+        if message is None and self.outstanding_message_count < self.prefetch:
+            try:
+                self.broker.bells.brpop(
+                    [_bell(self.broker.namespace, self.queue_name)], IDLE_SECONDS
+                )
+            except redis.ConnectionError as error:
+                raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]  # as above
+        return message
+
+
+def _bell(namespace: str, queue_name: str) -> str:
+    return f"{namespace}:{queue_name}.bell"
+
+
+class ReadyConnections(Middleware):
+    """Each worker thread opens its database connection before its first message, not with it."""
+
+    def after_worker_thread_boot(self, broker: Broker, thread: object) -> None:
+        try:
+            connection.ensure_connection()
+        except CONNECTION_ERRORS:
+            logger.warning("a worker thread starts without the database", exc_info=True)
+
+    def before_worker_thread_shutdown(self, broker: Broker, thread: object) -> None:
+        connection.close()
+
+
+def make_broker() -> Broker:
+    """The broker of this process's profile."""
+    time_limit_ms = (settings.RESPONSE_DEADLINE_SECONDS + TIME_LIMIT_AFTER_DEADLINE_SECONDS) * 1000
+    middleware = [TimeLimit(time_limit=time_limit_ms), ReadyConnections()]
+    if not settings.REDIS_URL:
+        return EmbeddedBroker(middleware=middleware)
+    options = {"socket_connect_timeout": TIMEOUT_SECONDS, "retry": None}
+    return WakingRedisBroker(
+        client=redis.Redis.from_url(settings.REDIS_URL, socket_timeout=TIMEOUT_SECONDS, **options),
+        # A blocked wait is no silence: its connections may be quiet for as long as it blocks.
+        bells=redis.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=IDLE_SECONDS + TIMEOUT_SECONDS, **options
+        ),
+        middleware=middleware,
+        heartbeat_timeout=HEARTBEAT_TIMEOUT_MS,
+        dead_message_ttl=DEAD_MESSAGES_KEPT_MS,
+        maintenance_chance=1_000_000,
+    )
+
+
+broker = make_broker()
+
+
+class RunningWorker:
+    """The worker threads of this process."""
+
+    def __init__(self, worker: dramatiq.Worker) -> None:
+        self._worker = worker
+
+    def stop(self) -> None:
+        """Finish what was begun, within `STOP_SECONDS`; another worker does what is left."""
+        self._worker.stop(timeout=STOP_SECONDS * 1000)
+
+
+def start_worker(threads: int) -> RunningWorker:
+    """Start worker threads in this process."""
+    import conversations.actors  # noqa: F401  (the broker has to know the actors)
+
+    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=WORKER_IDLE_MS)
+    # What this worker fetches and does not begin, another one could have begun.
+    worker.queue_prefetch = threads
+    worker.start()
+    return RunningWorker(worker)

@@ -1,0 +1,149 @@
+"""Commands on messages: each loads, asks the domain, and appends once."""
+
+import logging
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4, uuid5
+
+from django.conf import settings
+
+from accounts.domain import Account
+from conversations.domain import Conversation, Exchange
+from eventstore.cause import Cause
+from eventstore.domain import Refused
+from eventstore.log import decide, event_log, one_at_a_time
+from eventstore.reading import max_position, read_stream
+
+logger = logging.getLogger(__name__)
+
+
+class IdempotencyKeyReused(Refused):
+    """The key belongs to a message with another text or in another conversation."""
+
+
+class ConversationNotFound(Refused):
+    """There is no such conversation of this user's."""
+
+
+@dataclass(frozen=True)
+class SendMessage:
+    """`conversation_id` None: the user's default conversation. `idempotent`: there is a key."""
+
+    user_id: UUID
+    conversation_id: UUID | None
+    message_id: UUID
+    message: str = field(repr=False)
+    idempotent: bool
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The message is in the log and paid for; `repeated` when an earlier request had sent it."""
+
+    message_id: UUID
+    position: int
+    repeated: bool
+
+
+def message_id_for(user_id: UUID, idempotency_key: str | None) -> UUID:
+    """The id of a message: made from the user and the key, so that a repeat finds the first."""
+    if idempotency_key is None:
+        return uuid4()
+    return uuid5(user_id, f"message:{idempotency_key}")
+
+
+def send_message(command: SendMessage, cause: Cause) -> Accepted:
+    """Pay for the message and record it, together or not at all.
+
+    Raises `InsufficientTokens`, `AccountDeactivated`, `ConversationNotFound`,
+    `IdempotencyKeyReused`.
+    """
+
+    def decision(*, fresh: bool) -> Accepted:
+        log = event_log()
+        if command.idempotent or fresh:
+            sent = log.find(Exchange, command.message_id)
+            if sent is not None:
+                return _repeated(command, sent)
+        account = log.load(Account, command.user_id, fresh=fresh)
+        conversation_id = command.conversation_id or account.default_conversation_id
+        conversation = log.find(Conversation, conversation_id, fresh=fresh)
+        if conversation is None and conversation_id != account.default_conversation_id:
+            raise ConversationNotFound(str(conversation_id))
+        if conversation is None:
+            conversation = Conversation.start(conversation_id, user_id=command.user_id)
+        if conversation.user_id != command.user_id:
+            raise ConversationNotFound(str(conversation_id))
+        account.debit(settings.MESSAGE_PRICE, message_id=command.message_id)
+        exchange = Exchange.send(
+            command.message_id,
+            user_id=command.user_id,
+            conversation_id=conversation_id,
+            message=command.message,
+            price=settings.MESSAGE_PRICE,
+            deadline_seconds=settings.RESPONSE_DEADLINE_SECONDS,
+        )
+        position = log.append(account, conversation, exchange, cause=cause)
+        return Accepted(command.message_id, position, repeated=False)
+
+    with one_at_a_time(command.user_id):
+        return decide(decision)
+
+
+def respond_to_message(
+    exchange: Exchange, response: str, *, cost: int, model: str, cause: Cause
+) -> int | None:
+    """End a message with its response and refund what it did not cost, in one append.
+
+    Returns the position of the end, also when another had ended the message first; None when the
+    message does not exist.
+    """
+
+    def decision(*, fresh: bool) -> int | None:
+        current = event_log().find(Exchange, exchange.id) if fresh else exchange.copy()
+        if current is None or current.ended:
+            return end_position(exchange.id)
+        current.respond(response, cost=cost, model=model)
+        return _append_end(
+            current, cost=min(cost, current.price), reason="unused", fresh=fresh, cause=cause
+        )
+
+    with one_at_a_time(exchange.user_id):
+        return decide(decision)
+
+
+def fail_message(message_id: UUID, reason: str, cause: Cause) -> int | None:
+    """End a message without a response and refund it, in one append; see `respond_to_message`."""
+
+    def decision(*, fresh: bool) -> int | None:
+        current = event_log().find(Exchange, message_id)
+        if current is None or current.ended:
+            return end_position(message_id)
+        current.fail(reason)
+        return _append_end(current, cost=0, reason=reason, fresh=fresh, cause=cause)
+
+    return decide(decision)
+
+
+def end_position(message_id: UUID) -> int | None:
+    """The position of the event that ended a message; None while it is pending or unknown."""
+    events = read_stream(message_id)
+    return events[1].position if len(events) > 1 else None
+
+
+def _append_end(exchange: Exchange, *, cost: int, reason: str, fresh: bool, cause: Cause) -> int:
+    log = event_log()
+    unused = exchange.price - cost
+    if not unused:
+        return log.append(exchange, cause=cause)
+    account = log.load(Account, exchange.user_id, fresh=fresh)
+    account.refund(unused, message_id=exchange.id, reason=reason)
+    # The end comes last, so that whoever waits for its position has the refund behind it.
+    return log.append(account, exchange, cause=cause)
+
+
+def _repeated(command: SendMessage, sent: Exchange) -> Accepted:
+    if command.conversation_id not in (None, sent.conversation_id):
+        raise IdempotencyKeyReused("the key belongs to a message in another conversation")
+    if sent.message != command.message:
+        raise IdempotencyKeyReused("the key belongs to a message with another text")
+    return Accepted(command.message_id, max_position(), repeated=True)

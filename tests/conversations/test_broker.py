@@ -1,0 +1,100 @@
+"""The broker of this profile: a hint that is fast, bounded, and may lose everything."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+from django.conf import settings
+from dramatiq.broker import Broker
+
+from conversations import broker as broker_module
+from conversations.broker import BrokerFull, EmbeddedBroker, WakingRedisBroker, make_broker
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    made = make_broker()
+    if isinstance(made, WakingRedisBroker):
+        made.namespace = "test"
+    yield made
+    made.flush_all()
+    made.close()
+
+
+@pytest.fixture
+def worker(broker: Broker) -> Iterator[dramatiq.Worker]:
+    running = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
+    yield running
+    running.stop()
+
+
+def test_an_idle_worker_has_a_message_within_milliseconds(
+    broker: Broker, worker: dramatiq.Worker
+) -> None:
+    arrived = threading.Event()
+    delays: list[float] = []
+
+    @dramatiq.actor(broker=broker)
+    def note(sent_at: float) -> None:
+        delays.append(time.time() - sent_at)
+        arrived.set()
+
+    worker.start()
+    for _ in range(11):
+        arrived.clear()
+        time.sleep(0.15)  # idle: longer than any backoff before the wait
+        note.send(time.time())
+        assert arrived.wait(5)
+    assert sorted(delays)[5] < 0.05
+
+
+def test_a_broker_that_lost_everything_takes_the_next_message(
+    broker: Broker, worker: dramatiq.Worker
+) -> None:
+    arrived: list[int] = []
+
+    @dramatiq.actor(broker=broker)
+    def note(number: int) -> None:
+        arrived.append(number)
+
+    note.send(1)
+    if isinstance(broker, WakingRedisBroker):
+        broker.client.flushall()
+        broker.client.script_flush()
+    else:
+        broker.flush_all()
+    note.send(2)
+    worker.start()
+    deadline = time.monotonic() + 5
+    while 2 not in arrived:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert arrived == [2]
+
+
+def test_the_embedded_broker_is_bounded_and_keeps_nothing_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if settings.REDIS_URL:
+        # Redis is bounded by its own settings; there is one broker of each kind.
+        assert not isinstance(make_broker(), EmbeddedBroker)
+        return
+    monkeypatch.setattr(broker_module, "QUEUED_MAX", 3)
+    small = make_broker()
+
+    @dramatiq.actor(broker=small)
+    def fail() -> None:
+        raise RuntimeError
+
+    for _ in range(3):
+        fail.send()
+    with pytest.raises(BrokerFull):
+        fail.send()
+    worker = dramatiq.Worker(small, worker_threads=2, worker_timeout=50)
+    worker.start()
+    small.join("default", timeout=5000, fail_fast=False)  # type: ignore[call-arg]  # the stub's own
+    worker.stop()
+    assert isinstance(small, EmbeddedBroker)
+    assert small.dead_letters == []

@@ -1,0 +1,177 @@
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from accounts.domain import Account
+from conversations import responders
+from conversations.commands import end_position, fail_message, respond_to_message
+from conversations.domain import Exchange
+from conversations.generation import ATTEMPTS_MAX, generate, lease_name
+from conversations.responders import Prompt, ResponderFailed
+from eventstore.leases import get_leases
+from eventstore.log import EventLog, event_log
+from eventstore.reading import RecordedEvent, read_events, read_stream
+from tests.conversations.conftest import CAUSE, Send
+
+Respond = Callable[[Prompt], Iterator[str]]
+
+
+@pytest.fixture
+def respond_with(settings: Settings) -> Callable[[Respond], None]:
+    """Let a function of the test be the responder."""
+
+    def use(function: Respond) -> None:
+        class Scripted:
+            model = "scripted"
+
+            def respond(self, prompt: Prompt) -> Iterator[str]:
+                return function(prompt)
+
+        responders.registered["scripted"] = Scripted
+        settings.RESPONDER = "scripted"
+
+    return use
+
+
+def end_of(message_id: UUID) -> RecordedEvent:
+    _, end = read_stream(message_id)
+    return end
+
+
+def test_a_message_ends_with_its_response_and_what_caused_it(alice: UUID, send: Send) -> None:
+    message_id = send(alice).message_id
+    generate(message_id)
+    sent, end = read_stream(message_id)
+    assert end.topic == "chatledger.conversations.ResponseGenerated"
+    assert (end.data["cost"], end.data["model"]) == (100, "dummy")
+    assert (end.actor, end.request_id, end.causation_id) == ("worker", "request-1", sent.event_id)
+    assert event_log().load(Account, alice).tokens == 3900
+
+
+def test_a_message_delivered_twice_is_answered_once(alice: UUID, send: Send) -> None:
+    message_id = send(alice).message_id
+    generate(message_id)
+    generate(message_id)
+    assert len(read_stream(message_id)) == 2
+
+
+def test_a_message_somebody_works_on_is_left_to_them(alice: UUID, send: Send) -> None:
+    message_id = send(alice).message_id
+    get_leases().acquire(lease_name(message_id), "somebody", 10)
+    generate(message_id)
+    assert end_position(message_id) is None
+    get_leases().release(lease_name(message_id), "somebody")
+    generate(message_id)
+    assert end_position(message_id) is not None
+
+
+def test_a_message_that_is_not_in_the_log_is_nobodys_work() -> None:
+    generate(uuid4())
+    assert read_events(0) == []
+
+
+@pytest.mark.parametrize("error", [ResponderFailed("the model is away"), RuntimeError("a bug")])
+def test_a_responder_that_fails_ends_the_message_and_refunds_it(
+    alice: UUID, send: Send, respond_with: Callable[[Respond], None], error: Exception
+) -> None:
+    def fail(_: Prompt) -> Iterator[str]:
+        yield "half a sen"
+        raise error
+
+    respond_with(fail)
+    message_id = send(alice).message_id
+    generate(message_id)
+    end = end_of(message_id)
+    assert (end.data["reason"], end.data["cost"]) == ("responder", 0)
+    refund = read_events(end.position - 2, 1)[0]
+    assert (refund.topic.rsplit(".", 1)[1], refund.data["amount"]) == ("TokensRefunded", 100)
+    assert EventLog().load(Account, alice).tokens == 4000
+
+
+def test_two_attempts_are_made_and_no_third(
+    alice: UUID, send: Send, respond_with: Callable[[Respond], None]
+) -> None:
+    calls: list[UUID] = []
+
+    class WorkerDied(BaseException):
+        pass
+
+    def die(prompt: Prompt) -> Iterator[str]:
+        calls.append(prompt.message_id)
+        yield "half a sen"
+        raise WorkerDied
+
+    respond_with(die)
+    message_id = send(alice).message_id
+    for _ in range(ATTEMPTS_MAX):
+        with pytest.raises(WorkerDied):
+            generate(message_id)
+    generate(message_id)
+    assert len(calls) == ATTEMPTS_MAX
+    assert end_of(message_id).data["reason"] == "worker_lost"
+
+
+def test_a_late_response_after_a_refund_changes_nothing(alice: UUID, send: Send) -> None:
+    message_id = send(alice).message_id
+    late = event_log().load(Exchange, message_id)
+    failed_at = fail_message(message_id, "deadline", CAUSE)
+    answered_at = respond_to_message(late, "late", cost=100, model="dummy", cause=CAUSE)
+    assert answered_at == failed_at == end_position(message_id)
+    assert end_of(message_id).data["reason"] == "deadline"
+    assert EventLog().load(Account, alice).tokens == 4000
+
+
+def test_a_refund_after_a_response_changes_nothing(alice: UUID, send: Send) -> None:
+    message_id = send(alice).message_id
+    generate(message_id)
+    fail_message(message_id, "deadline", CAUSE)
+    assert end_of(message_id).topic.endswith("ResponseGenerated")
+    assert EventLog().load(Account, alice).tokens == 3900
+
+
+def test_a_response_that_costs_less_is_refunded_in_the_same_append(alice: UUID, send: Send) -> None:
+    message_id = send(alice).message_id
+    exchange = event_log().load(Exchange, message_id)
+    position = respond_to_message(exchange, "short", cost=30, model="dummy", cause=CAUSE)
+    assert position == end_of(message_id).position
+    refund = read_events(position - 2, 1)[0]
+    assert (refund.data["amount"], refund.data["reason"]) == (70, "unused")
+    assert refund.at == end_of(message_id).at
+    assert EventLog().load(Account, alice).tokens == 3970
+
+
+def test_forced_races_of_a_response_against_the_deadline_have_one_end_each(
+    alice: UUID, send: Send, settings: Settings
+) -> None:
+    settings.MESSAGE_PRICE = 1
+    races = 100
+    messages = [send(alice).message_id for _ in range(races)]
+    start = Barrier(2)
+    done = Event()
+
+    def respond() -> None:
+        for message_id in messages:
+            exchange = event_log().load(Exchange, message_id)
+            start.wait()
+            respond_to_message(exchange, "in time?", cost=1, model="dummy", cause=CAUSE)
+        done.set()
+        connection.close()
+
+    def refund() -> None:
+        for message_id in messages:
+            start.wait()
+            fail_message(message_id, "deadline", CAUSE)
+        connection.close()
+
+    with ThreadPoolExecutor(2) as racers:
+        for racer in [racers.submit(respond), racers.submit(refund)]:
+            racer.result()
+    assert done.is_set()
+    ends = [end_of(message_id) for message_id in messages]
+    failed = sum(end.topic.endswith("ResponseFailed") for end in ends)
+    assert EventLog().load(Account, alice).tokens == 4000 - (races - failed)

@@ -1,0 +1,99 @@
+"""The promises of a reply stream, on the one that this profile uses."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from conversations.reply_streams import (
+    Delta,
+    End,
+    Item,
+    ReplyStreams,
+    Restart,
+    reply_streams,
+)
+
+STORY: list[Item] = [Delta("Hi "), Delta("there"), Restart(), Delta("Hello"), End(7)]
+
+
+@pytest.fixture
+def streams() -> ReplyStreams:
+    reply_streams.cache_clear()
+    return reply_streams()
+
+
+async def until_the_end(items: AsyncIterator[Item]) -> list[Item]:
+    heard: list[Item] = []
+    async with asyncio.timeout(5):
+        async for item in items:
+            heard.append(item)
+            if isinstance(item, End):
+                break
+    return heard
+
+
+def test_a_reader_that_comes_late_hears_everything(streams: ReplyStreams) -> None:
+    message_id = uuid4()
+    for item in STORY:
+        streams.publish(message_id, item)
+
+    async def read() -> list[Item]:
+        async with streams.follow(message_id) as items:
+            return await until_the_end(items)
+
+    assert asyncio.run(read()) == STORY
+
+
+def test_readers_that_come_at_any_time_hear_everything_once_and_in_order(
+    streams: ReplyStreams,
+) -> None:
+    message_id = uuid4()
+    story = [Delta(str(number)) for number in range(200)] + [End(1)]
+
+    async def read(delay: float) -> list[Item]:
+        await asyncio.sleep(delay)
+        async with streams.follow(message_id) as items:
+            return await until_the_end(items)
+
+    async def tell_while_they_read() -> list[list[Item]]:
+        def tell() -> None:
+            for item in story:
+                streams.publish(message_id, item)
+
+        readers = [asyncio.create_task(read(number / 200)) for number in range(10)]
+        thread = threading.Thread(target=tell)
+        thread.start()
+        heard = await asyncio.gather(*readers)
+        thread.join()
+        return heard
+
+    assert asyncio.run(tell_while_they_read()) == [story] * 10
+
+
+def test_streams_of_different_messages_do_not_mix(streams: ReplyStreams) -> None:
+    first, second = uuid4(), uuid4()
+    streams.publish(first, Delta("first"), End(1))
+    streams.publish(second, Delta("second"), End(2))
+
+    async def read() -> list[list[Item]]:
+        async with streams.follow(first) as one, streams.follow(second) as other:
+            return [await until_the_end(one), await until_the_end(other)]
+
+    assert asyncio.run(read()) == [[Delta("first"), End(1)], [Delta("second"), End(2)]]
+
+
+def test_a_reader_waits_for_what_has_not_been_said_yet(streams: ReplyStreams) -> None:
+    message_id = uuid4()
+
+    async def read() -> list[Item]:
+        async with streams.follow(message_id) as items:
+            reading = asyncio.create_task(until_the_end(items))
+            await asyncio.sleep(0.05)
+            assert not reading.done()
+            await asyncio.to_thread(streams.publish, message_id, *STORY)
+            return await reading
+
+    assert asyncio.run(read()) == STORY

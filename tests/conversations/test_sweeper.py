@@ -1,0 +1,108 @@
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+
+from accounts.domain import Account
+from conversations import sweeper as sweeper_module
+from conversations.commands import end_position
+from conversations.generation import generate, lease_name
+from conversations.sweeper import RESEND_SECONDS_MAX, Sweeper
+from eventstore.leases import get_leases
+from eventstore.log import EventLog
+from eventstore.reading import clock_now, read_stream
+from tests.conversations.conftest import Send, project
+
+
+class Clock:
+    """The time of the log and of the process, moved by hand."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+
+    def of_the_log(self) -> int:
+        return clock_now() + int(self.ahead_seconds * 1_000_000)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    moved = Clock()
+    monkeypatch.setattr(sweeper_module, "clock_now", moved.of_the_log)
+    monkeypatch.setattr("conversations.sweeper.time.monotonic", lambda: moved.ahead_seconds)
+    return moved
+
+
+@pytest.fixture
+def resent(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
+    """What the sweeper hands to the broker."""
+    messages: list[UUID] = []
+    monkeypatch.setattr(sweeper_module, "enqueue", messages.append)
+    return messages
+
+
+def sweep(sweeper: Sweeper, clock: Clock, at: float) -> None:
+    clock.ahead_seconds = at
+    project()
+    assert sweeper.step() is False
+
+
+def test_a_young_message_is_left_to_the_broker(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID]
+) -> None:
+    send(alice)
+    sweep(Sweeper(), clock, at=1)
+    assert resent == []
+
+
+def test_a_message_nobody_works_on_is_sent_again_with_backoff(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID]
+) -> None:
+    message_id = send(alice).message_id
+    sweeper = Sweeper()
+    resent_at = []
+    for second in range(3, 88):
+        count = len(resent)
+        sweep(sweeper, clock, at=second)
+        if len(resent) > count:
+            resent_at.append(second)
+    assert set(resent) == {message_id}
+    pauses = [later - earlier for earlier, later in pairwise(resent_at)]
+    assert pauses == [2, 4, 8, 16, RESEND_SECONDS_MAX]
+
+
+def test_a_message_somebody_works_on_is_left_to_them(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID]
+) -> None:
+    message_id = send(alice).message_id
+    get_leases().acquire(lease_name(message_id), "somebody", 60)
+    sweep(Sweeper(), clock, at=10)
+    assert resent == []
+    get_leases().release(lease_name(message_id), "somebody")
+
+
+def test_past_its_deadline_a_message_fails_and_is_refunded(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID]
+) -> None:
+    message_id = send(alice).message_id
+    get_leases().acquire(lease_name(message_id), "a worker that hangs", 600)
+    sweep(Sweeper(), clock, at=91)
+    end = read_stream(message_id)[1]
+    assert (end.data["reason"], end.actor) == ("deadline", "sweeper")
+    assert EventLog().load(Account, alice).tokens == 4000
+    get_leases().release(lease_name(message_id), "a worker that hangs")
+
+
+def test_nothing_is_failed_before_its_deadline(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID]
+) -> None:
+    message_id = send(alice).message_id
+    sweep(Sweeper(), clock, at=89)
+    assert end_position(message_id) is None
+
+
+def test_what_has_ended_is_not_swept(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID]
+) -> None:
+    generate(send(alice).message_id)
+    sweep(Sweeper(), clock, at=100)
+    assert resent == []
