@@ -1,0 +1,193 @@
+"""The HTTP side of accounts: registration, login, balance and the account itself."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from ninja import P, QueryEx, Router, Status
+from ninja.security import HttpBearer
+
+from accounts import commands, schemas
+from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
+from eventstore.cause import Cause
+from eventstore.database import guarded, in_thread
+from projections import queries
+from projections.progress import shown
+
+Arguments = ParamSpec("Arguments")
+R = TypeVar("R")
+
+PAGE_DEFAULT = 100
+PAGE_MAX = 1000
+#: Password hashes at a time: each takes 100 MiB, and more than the cores slow down all the rest.
+PASSWORD_THREADS_MAX = 2
+
+router = Router(tags=["accounts"])
+
+
+class NotAuthenticated(Exception):
+    """The request brings no JWT."""
+
+
+class InvalidJwt(Exception):
+    """The request brings a JWT that is not good, or not good any more."""
+
+
+class NotShownYet(Exception):
+    """The read model does not show yet what the log holds."""
+
+
+class BearerJwt(HttpBearer):
+    """`Authorization: Bearer <JWT>` (RFC 6750); raises `NotAuthenticated` or `InvalidJwt`."""
+
+    openapi_bearerFormat = "JWT"  # noqa: N815 (Ninja copies the name into the document)
+
+    async def __call__(self, request: HttpRequest) -> Caller:
+        scheme, _, credentials = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+        token = credentials.strip(" ")
+        if scheme.lower() != self.openapi_scheme or not token:
+            raise NotAuthenticated
+        return await self.authenticate(request, token)
+
+    async def authenticate(self, request: HttpRequest, token: str) -> Caller:
+        """Return the caller; a JWT that is too long does not get as far as a thread."""
+        caller = await in_thread(authenticate_jwt, token) if len(token) <= JWT_BYTES_MAX else None
+        if caller is None:
+            raise InvalidJwt
+        return caller
+
+
+@router.post(
+    "/users/register/",
+    auth=None,
+    operation_id="register_user",
+    summary="Register",
+    response={201: schemas.Registered},
+    openapi_extra={"responses": {409: {}}},
+)
+async def register_user(request: ApiRequest, body: schemas.Register) -> Status[schemas.Registered]:
+    """Open an account with its signup grant."""
+    registered = await _in_password_thread(
+        commands.register_user,
+        commands.RegisterUser(username=body.username, password=body.password),
+        Cause("anonymous", request.request_id),
+    )
+    await shown(registered.position, "users", "balances")
+    answer = schemas.Registered(
+        id=registered.user_id, username=registered.username, tokens=registered.tokens
+    )
+    return Status(201, answer)
+
+
+@router.post(
+    "/users/login/",
+    auth=None,
+    operation_id="log_in",
+    summary="Log in",
+    response=schemas.LoggedIn,
+    openapi_extra={"responses": {401: {}}},
+)
+async def log_in(request: ApiRequest, body: schemas.LogIn) -> schemas.LoggedIn:
+    """Get a JWT for a name and a password."""
+    done = await _in_password_thread(
+        commands.log_in, commands.LogIn(username=body.username, password=body.password)
+    )
+    return schemas.LoggedIn(token=done.jwt, expires_in=done.expires_in)
+
+
+@router.get("/users/", operation_id="list_users", summary="List users", response=list[schemas.User])
+async def list_users(
+    request: ApiRequest,
+    response: HttpResponse,
+    limit: QueryEx[int, P(ge=1, le=PAGE_MAX, description="users a page")] = PAGE_DEFAULT,
+    after: QueryEx[UUID | None, P(description="the last id of the page before")] = None,
+) -> list[queries.UserRow]:
+    """List all users, oldest first, a page at a time; `Link` leads to the next page."""
+    page = await in_thread(queries.list_users, after, limit)
+    if len(page) == limit:
+        query = urlencode({"limit": limit, "after": page[-1].id})
+        response["Link"] = f'<{request.path}?{query}>; rel="next"'
+    return page
+
+
+@router.get(
+    "/users/me/", operation_id="get_own_account", summary="Show my account", response=schemas.Me
+)
+async def get_own_account(request: ApiRequest) -> schemas.Me:
+    """Show the caller's own account."""
+    caller = request.auth
+    user, tokens = await in_thread(_user_and_balance, caller.user_id)
+    return schemas.Me(
+        id=user.id,
+        username=user.username,
+        created_at=user.created_at,
+        tokens=tokens,
+        role=caller.role,
+    )
+
+
+@router.post(
+    "/users/password/",
+    operation_id="change_password",
+    summary="Change my password",
+    response={204: None},
+)
+async def change_password(request: ApiRequest, body: schemas.ChangePassword) -> Status[None]:
+    """Set another password. Every JWT issued before stops working."""
+    caller = request.auth
+    command = commands.ChangePassword(
+        user_id=caller.user_id,
+        current_password=body.current_password,
+        new_password=body.new_password,
+    )
+    cause = Cause(caller.actor, request.request_id)
+    await _in_password_thread(commands.change_password, command, cause)
+    return Status(204, None)
+
+
+@router.post(
+    "/users/logout/", operation_id="log_out", summary="Log out everywhere", response={204: None}
+)
+async def log_out(request: ApiRequest) -> Status[None]:
+    """Make every JWT of the caller's stop working."""
+    caller = request.auth
+    cause = Cause(caller.actor, request.request_id)
+    await in_thread(commands.revoke_jwts, commands.RevokeJwts(caller.user_id), cause)
+    return Status(204, None)
+
+
+@router.get(
+    "/token/",
+    operation_id="get_token_balance",
+    summary="Show my balance",
+    response=schemas.Balance,
+)
+async def get_token_balance(request: ApiRequest) -> schemas.Balance:
+    """Show how many tokens the caller has."""
+    tokens = await in_thread(queries.balance, request.auth.user_id)
+    if tokens is None:
+        raise NotShownYet
+    return schemas.Balance(tokens=tokens)
+
+
+def _user_and_balance(user_id: UUID) -> tuple[queries.UserRow, int]:
+    user, tokens = queries.user(user_id), queries.balance(user_id)
+    if user is None or tokens is None:
+        raise NotShownYet
+    return user, tokens
+
+
+async def _in_password_thread(
+    function: Callable[Arguments, R], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> R:
+    """Run a command that hashes a password where it keeps no other request waiting."""
+    call: Callable[[], Any] = partial(guarded, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_password_threads, call)
+
+
+_password_threads = ThreadPoolExecutor(PASSWORD_THREADS_MAX, thread_name_prefix="password")

@@ -1,0 +1,208 @@
+"""The HTTP API: its routers, how it reads and writes JSON, which error becomes which problem."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import HttpError, ValidationError
+from ninja.parser import Parser
+from ninja.renderers import BaseRenderer
+
+import accounts.api
+import conversations.api
+from accounts import commands as account_commands
+from accounts import domain as account_domain
+from config import health, problems
+from config.problems import FieldError, Problem, problem_response
+from config.strict_json import ForbiddenText, MalformedJson, parse_strict
+from conversations import commands as conversation_commands
+from eventstore.database import StoreUnavailable
+from projections.queries import ReadModelParked
+
+logger = logging.getLogger(__name__)
+
+
+class BodyTooLarge(Exception):
+    """The body is larger than any body here may be."""
+
+
+class NotJson(Exception):
+    """The body is declared as something else than JSON, or as nothing."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How an error is answered: its problem, and what of the error itself is told."""
+
+    problem: Problem
+    detail: Callable[[Any], str | None] = lambda error: None
+    errors: Callable[[HttpRequest, Any], Sequence[FieldError]] = lambda request, error: ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def _password_errors(
+    request: HttpRequest, error: account_commands.WeakPassword
+) -> list[FieldError]:
+    changing = request.path.endswith("/password/")
+    name = "new_password" if changing else "password"
+    return [(("body", name), message) for message in error.messages]
+
+
+_INVALID_TOKEN = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+#: The one place where errors become status codes.
+ANSWERS: Mapping[type[Exception], Answer] = {
+    MalformedJson: Answer(problems.MALFORMED_JSON, detail=str),
+    BodyTooLarge: Answer(problems.BODY_TOO_LARGE),
+    RequestDataTooBig: Answer(problems.BODY_TOO_LARGE),
+    NotJson: Answer(problems.NOT_JSON),
+    ForbiddenText: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [(("body", *error.place), error.what)],
+    ),
+    ValidationError: Answer(
+        problems.INVALID_INPUT, errors=lambda request, error: _field_errors(error.errors)
+    ),
+    accounts.api.NotAuthenticated: Answer(problems.NOT_AUTHENTICATED),
+    accounts.api.InvalidJwt: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
+    accounts.api.NotShownYet: Answer(problems.READ_MODEL_BEHIND),
+    account_domain.AccountDeactivated: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
+    account_domain.InsufficientTokens: Answer(
+        problems.INSUFFICIENT_TOKENS,
+        detail=lambda error: (
+            f"A message costs {error.price} tokens, the balance is {error.balance}."
+        ),
+    ),
+    account_commands.WrongCredentials: Answer(problems.WRONG_CREDENTIALS),
+    account_commands.UsernameTaken: Answer(problems.USERNAME_TAKEN),
+    account_commands.WeakPassword: Answer(problems.INVALID_INPUT, errors=_password_errors),
+    account_commands.WrongPassword: Answer(
+        problems.WRONG_PASSWORD,
+        errors=lambda request, error: [
+            (("body", "current_password"), "This is not the current password.")
+        ],
+    ),
+    conversations.api.InvalidIdempotencyKey: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [
+            (
+                ("header", "Idempotency-Key"),
+                "An Idempotency-Key has 1 to 255 visible ASCII characters.",
+            )
+        ],
+    ),
+    conversation_commands.IdempotencyKeyReused: Answer(
+        problems.IDEMPOTENCY_KEY_REUSED,
+        errors=lambda request, error: [
+            (("header", "Idempotency-Key"), "This key was used for another message.")
+        ],
+    ),
+    conversations.api.MessageNotFound: Answer(problems.NOT_FOUND),
+    conversations.api.NoResponse: Answer(
+        problems.NO_RESPONSE,
+        detail=lambda error: (
+            f"No response could be generated ({error.reason}). What was debited has been refunded."
+        ),
+    ),
+    StoreUnavailable: Answer(problems.STORE_UNAVAILABLE),
+    ReadModelParked: Answer(
+        problems.READ_MODEL_PARKED,
+        detail=lambda error: (
+            f"The read model {error.projection} stopped at stream {error.stream_id}: {error.error}"
+        ),
+    ),
+    Http404: Answer(problems.NOT_FOUND),
+}
+
+
+class StrictParser(Parser):
+    """Reads bodies as `parse_strict` does, and only those that are declared as JSON."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        if request.content_type != "application/json":
+            raise NotJson
+        body = request.body
+        if len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            # One that comes in chunks does not say its size beforehand.
+            raise BodyTooLarge
+        return parse_strict(body)
+
+
+class FastRenderer(BaseRenderer):
+    """Writes JSON with msgspec; times end in Z."""
+
+    media_type = "application/json"
+
+    def render(self, request: HttpRequest, data: Any, *, response_status: int) -> bytes:
+        return msgspec.json.encode(data)
+
+
+def answer_error(request: HttpRequest, error: Any) -> HttpResponse:
+    """Turn an error that the table knows into its problem."""
+    answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+    return problem_response(
+        request,
+        answer.problem,
+        answer.detail(error),
+        errors=answer.errors(request, error),
+        headers=answer.headers,
+    )
+
+
+def answer_http_error(request: HttpRequest, error: Any) -> HttpResponse:
+    """Answer the error inside: Ninja wraps whatever reading a body raises."""
+    if type(error.__cause__) in ANSWERS:
+        return answer_error(request, error.__cause__)
+    return answer_unexpected(request, error)
+
+
+def answer_unexpected(request: HttpRequest, error: Any) -> HttpResponse:
+    """Log what nobody foresaw under both of the request's ids, and tell the client none of it."""
+    logger.error(
+        "request %s (%s) failed: %s %s",
+        getattr(request, "request_id", ""),
+        getattr(request, "shown_request_id", ""),
+        request.method,
+        request.path,
+        exc_info=error,
+    )
+    return problem_response(request, problems.INTERNAL_ERROR)
+
+
+def _field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
+    return [(_location(error["loc"]), _message(error)) for error in errors]
+
+
+def _location(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    # Behind "body" Ninja puts the name of the function's parameter, which no client knows.
+    return ("body", *loc[2:]) if loc[0] == "body" else loc
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return "Input should be a JSON object"
+    return str(error["msg"])
+
+
+api = NinjaAPI(
+    title="Chatledger",
+    version="1",
+    description="A chatbot API in which every message and every token is an event in one log.",
+    auth=accounts.api.BearerJwt(),
+    parser=StrictParser(),
+    renderer=FastRenderer(),
+    openapi_url=None,
+)
+api.add_router("", accounts.api.router)
+api.add_router("", conversations.api.router)
+api.add_router("", health.router, auth=None)
+for _kind in ANSWERS:
+    api.add_exception_handler(_kind, answer_error)
+api.add_exception_handler(HttpError, answer_http_error)
+api.add_exception_handler(Exception, answer_unexpected)

@@ -1,0 +1,115 @@
+"""What a client is told while a part of the service does not work."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from eventstore.database import StoreUnavailable
+from projections.queries import ReadModelParked
+from tests.api.client import Api, User, assert_problem
+
+STREAM = UUID(int=7)
+CREDENTIALS = {"username": "charlie", "password": "a long password"}
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("broken", "method", "path", "body"),
+    [
+        ("accounts.commands.register_user", "POST", "/users/register/", CREDENTIALS),
+        ("accounts.commands.log_in", "POST", "/users/login/", CREDENTIALS),
+        ("accounts.api.authenticate_jwt", "GET", "/token/", None),
+        ("projections.queries.balance", "GET", "/token/", None),
+        ("projections.queries.list_users", "GET", "/users/", None),
+    ],
+)
+def test_without_a_database_the_client_may_come_back(
+    api: Api,
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+    method: str,
+    path: str,
+    body: dict[str, str] | None,
+) -> None:
+    monkeypatch.setattr(broken, raising(StoreUnavailable("a password of ours")))
+    answer = api.call(method, path, alice, json=body)
+    assert_problem(answer, 503, "store-unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "password of ours" not in answer.text
+
+
+def test_a_send_that_cannot_be_stored_is_not_accepted(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conversations.commands.send_message", raising(StoreUnavailable("away")))
+    assert_problem(api.send(alice, "hello"), 503, "store-unavailable")
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ("balance", "/token/"),
+        ("user", "/users/me/"),
+        ("list_users", "/users/"),
+        ("message", f"/messages/{STREAM}/"),
+    ],
+)
+def test_what_is_parked_is_not_shown_and_the_reason_is_told(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch, query: str, path: str
+) -> None:
+    parked = ReadModelParked("balances", STREAM, "ValueError")
+    monkeypatch.setattr(f"projections.queries.{query}", raising(parked))
+    problem = assert_problem(api.get(path, alice), 503, "read-model-parked")
+    assert str(STREAM) in problem["detail"]
+    assert "balances" in problem["detail"]
+
+
+@pytest.mark.parametrize(("query", "path"), [("balance", "/token/"), ("user", "/users/me/")])
+def test_what_is_not_shown_yet_is_not_invented(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch, query: str, path: str
+) -> None:
+    monkeypatch.setattr(f"projections.queries.{query}", lambda user_id: None)
+    answer = api.get(path, alice)
+    assert_problem(answer, 503, "read-model-behind")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.fixture
+def followers_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that is appended is ever shown."""
+
+    async def never(position: int, *names: str) -> bool:
+        return False
+
+    monkeypatch.setattr("conversations.api.shown", never)
+    monkeypatch.setattr("projections.queries.message", lambda user_id, message_id: None)
+
+
+def test_without_followers_a_response_goes_out_all_the_same(
+    api: Api, alice: User, followers_down: None
+) -> None:
+    answer = api.send(alice, "hello")
+    assert answer.status_code == 201
+    assert answer.json() == {"response": "Hi there! How can I help you today?"}
+
+
+def test_without_followers_a_failure_is_told_all_the_same(
+    api: Api, alice: User, followers_down: None
+) -> None:
+    assert_problem(api.send(alice, "fail"), 502, "no-response")
+
+
+def test_without_followers_a_repeat_gets_the_response_all_the_same(
+    api: Api, alice: User, followers_down: None
+) -> None:
+    answers = [api.send(alice, "hello", idempotency_key="k") for _ in range(2)]
+    assert answers[0].json() == answers[1].json()
