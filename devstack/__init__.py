@@ -1,0 +1,1 @@
+"""The full stack on one machine without Docker, for development and tests."""
