@@ -1,0 +1,159 @@
+"""An independent reader of the log: plain SQL, no code of the application, every invariant by hand.
+
+The numbers are those of the guarantees: 1 balance, 2 debit with its message, 3 one end, 4 refunds,
+9 contiguous versions and positions, 13 time.
+"""
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+_SELECT = (
+    "SELECT position, stream_id, version, topic, data, at, request_id FROM eventstore_event"
+    " ORDER BY position"
+)
+ENDS = ("ResponseGenerated", "ResponseFailed", "ResponseCancelled")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One event of the log."""
+
+    position: int
+    stream: str
+    version: int
+    kind: str
+    data: dict[str, Any]
+    at: int
+    request: str
+
+
+class Ledger:
+    """The whole log, in order."""
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self.lines = [
+            Line(
+                position,
+                str(UUID(str(stream))),
+                version,
+                topic.rsplit(".", 1)[1],
+                json.loads(bytes(data)),
+                at,
+                request,
+            )
+            for position, stream, version, topic, data, at, request in rows
+        ]
+
+    def of(self, *kinds: str) -> list[Line]:
+        return [line for line in self.lines if line.kind in kinds]
+
+    @property
+    def messages(self) -> set[str]:
+        return {line.stream for line in self.of("MessageSent")}
+
+    @property
+    def pending(self) -> set[str]:
+        return self.messages - {line.stream for line in self.of(*ENDS)}
+
+    def messages_of(self, user_id: str) -> list[str]:
+        return [line.stream for line in self.of("MessageSent") if line.data["user_id"] == user_id]
+
+    def balance_of(self, user_id: str) -> int:
+        signs = {"TokensGranted": 1, "TokensDebited": -1, "TokensRefunded": 1}
+        return sum(
+            signs[line.kind] * line.data["amount"]
+            for line in self.of(*signs)
+            if line.stream == user_id
+        )
+
+    def violations(self) -> list[str]:
+        """Everything that must hold of a log at rest and does not."""
+        return [*self._order(), *self._balances(), *self._debits(), *self._ends()]
+
+    def _order(self) -> list[str]:
+        found = []
+        versions: Counter[str] = Counter()
+        last_at = 0
+        for number, line in enumerate(self.lines, 1):
+            versions[line.stream] += 1
+            if line.position != number:
+                found.append(f"9: position {line.position} stands at place {number}")
+            if line.version != versions[line.stream]:
+                found.append(f"9: version {line.version} of {line.stream} is out of order")
+            if line.at < last_at:
+                found.append(f"13: at goes backwards at position {line.position}")
+            last_at = line.at
+        return found
+
+    def _balances(self) -> list[str]:
+        balances: Counter[str] = Counter()
+        found = []
+        for line in self.of("TokensGranted", "TokensDebited", "TokensRefunded"):
+            balances[line.stream] += line.data["amount"] * (
+                -1 if line.kind == "TokensDebited" else 1
+            )
+            if balances[line.stream] < 0:
+                found.append(f"1: {line.stream} is overdrawn at position {line.position}")
+        return found
+
+    def _debits(self) -> list[str]:
+        debits = defaultdict(list)
+        for line in self.of("TokensDebited"):
+            debits[line.data["message_id"]].append(line)
+        found = [f"2: {each} was debited and never sent" for each in set(debits) - self.messages]
+        for sent in self.of("MessageSent"):
+            paid = debits[sent.stream]
+            if len(paid) != 1:
+                found.append(f"2: {sent.stream} was debited {len(paid)} times")
+            elif not (
+                paid[0].stream == sent.data["user_id"]
+                and paid[0].data["amount"] == sent.data["price"]
+                and paid[0].at == sent.at
+                and paid[0].request == sent.request
+                and sent.position - paid[0].position in (1, 2)
+            ):
+                found.append(f"2: {sent.stream} and its debit are not one append")
+        return found
+
+    def _ends(self) -> list[str]:
+        ends = defaultdict(list)
+        for line in self.of(*ENDS):
+            ends[line.stream].append(line)
+        refunds = defaultdict(list)
+        for line in self.of("TokensRefunded"):
+            refunds[line.data["message_id"]].append(line)
+        found = []
+        for sent in self.of("MessageSent"):
+            ended, refunded = ends[sent.stream], refunds[sent.stream]
+            if len(ended) != 1:
+                found.append(f"3: {sent.stream} has {len(ended)} ends")
+                continue
+            end = ended[0]
+            cost, price = end.data["cost"], sent.data["price"]
+            if cost > price or (end.kind == "ResponseFailed" and cost):
+                found.append(f"4: {sent.stream} cost {cost} of {price} and is {end.kind}")
+            if [line.data["amount"] for line in refunded] != (
+                [price - cost] if price > cost else []
+            ):
+                found.append(f"4: {sent.stream} cost {cost} of {price}; its refunds do not match")
+            if any(line.position != end.position - 1 or line.at != end.at for line in refunded):
+                found.append(f"4: the refund of {sent.stream} is not in one append with its end")
+        return found
+
+
+def read_sqlite(file: Path) -> Ledger:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return Ledger(connection.execute(_SELECT).fetchall())
+
+
+def read_postgres(url: str) -> Ledger:
+    with psycopg.connect(url) as connection:
+        return Ledger(connection.execute(_SELECT).fetchall())

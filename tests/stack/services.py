@@ -1,0 +1,118 @@
+"""Both profiles behind one face: an address, a client, and what a checker needs to look inside."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from devstack.application import PROJECT, Embedded, make_keys
+from devstack.stack import Stack
+from tests.stack.client import User, register
+from tests.stack.ledger_check import Ledger, read_postgres, read_sqlite
+
+#: Longer than any message may take to end in these tests.
+REST_SECONDS = 60.0
+
+
+class Service:
+    """A running service of either profile."""
+
+    profile: str
+    url: str
+
+    def user(self, name: str) -> User:
+        """Register a user and log in."""
+        return register(self.url, name)
+
+    def ledger(self) -> Ledger:
+        """The log, read by plain SQL."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a process beside the service."""
+        raise NotImplementedError
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a Python command in the service's environment."""
+        return subprocess.run(
+            [sys.executable, *command],
+            env=self.environment(),
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def at_rest(self) -> Ledger:
+        """Wait until every message has ended, and check every invariant of the log."""
+        wait_for(lambda: not self.ledger().pending, REST_SECONDS, "every message to end")
+        ledger = self.ledger()
+        assert ledger.violations() == []
+        compared = self.run("-m", "tests.stack.compare_read_models")
+        assert (compared.stdout, compared.returncode) == ("", 0), compared.stderr
+        return ledger
+
+
+class EmbeddedService(Service):
+    profile = "embedded"
+
+    def __init__(self, folder: Path, **extra_env: str) -> None:
+        self.process = Embedded(folder, extra_env=extra_env)
+
+    def __enter__(self) -> Self:
+        self.process.__enter__()
+        self.url = self.process.url
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.__exit__(kind, error, trace)
+
+    def ledger(self) -> Ledger:
+        return read_sqlite(self.process.folder / "chatledger.sqlite3")
+
+    def environment(self) -> dict[str, str]:
+        return self.process.child.env
+
+
+class FullService(Service):
+    profile = "full"
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.stack = Stack(folder, **options)
+
+    def __enter__(self) -> Self:
+        self.stack.__enter__()
+        self.url = self.stack.url
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stack.__exit__(kind, error, trace)
+
+    def ledger(self) -> Ledger:
+        return read_postgres(self.stack.postgres.url)
+
+    def environment(self) -> dict[str, str]:
+        return self.stack.processes["followers-1"].env | make_keys(self.stack.folder)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait for a condition, with a bound; returns what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
+        time.sleep(0.05)
+    return found

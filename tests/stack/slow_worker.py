@@ -1,0 +1,42 @@
+"""A worker whose responder is slow: `python -m tests.stack.slow_worker SECONDS [CALLS_FILE]`.
+
+Everything but the responder is the real thing. Each call of the responder adds a line to the file.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import django
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
+    from django.conf import settings
+    from django.core.management import call_command
+
+    from conversations import responders
+
+    seconds = float(sys.argv[1])
+    calls = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+
+    class SlowResponder:
+        model = "slow"
+
+        def respond(self, prompt: responders.Prompt) -> Iterator[str]:
+            if calls:
+                with calls.open("a") as file:
+                    file.write(f"{prompt.message_id}\n")
+            time.sleep(seconds)
+            yield f"slow: {prompt.message}"
+
+    responders.registered["slow"] = SlowResponder
+    settings.RESPONDER = "slow"
+    call_command("run_worker")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What breaks, and what must hold all the same. Real processes, really killed."""
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from devstack.processes import DevstackError
+from tests.stack.client import User
+from tests.stack.services import EmbeddedService, FullService, wait_for
+
+SLOW_WORKER = [sys.executable, "-m", "tests.stack.slow_worker"]
+
+
+def send_all(users: list[User], count: int, **options: str) -> list[str]:
+    """Send `count` messages from these users in parallel; returns the ids of what was accepted."""
+
+    def send(number: int) -> str:
+        answer = users[number % len(users)].send("hello", **options)
+        assert answer.status_code in (201, 202), answer.text
+        return answer.headers["location"].split("/")[2]
+
+    with ThreadPoolExecutor(16) as clients:
+        return list(clients.map(send, range(count)))
+
+
+def test_redis_that_forgets_everything_under_load_costs_seconds_and_no_message(
+    full: FullService,
+) -> None:
+    users = [full.user(f"flushed-{number}") for number in range(10)]
+    client = redis.Redis.from_url(full.stack.redis.url)
+    with ThreadPoolExecutor(1) as sending, client:
+        sent = sending.submit(send_all, users, 200, prefer="wait=30")
+        while not sent.done():
+            client.flushall()
+            time.sleep(0.05)
+        messages = sent.result()
+    ledger = full.at_rest()
+    assert ledger.messages == set(messages)
+    assert len(messages) == 200
+
+
+def test_redis_away_delays_the_responses_and_refuses_no_send(full: FullService) -> None:
+    user = full.user("patient")
+    full.stack.redis.stop()
+    answers = [user.send("hello", prefer="wait=1") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 202]
+    assert user.tokens() == 3700
+    full.stack.redis.start()
+    full.at_rest()
+    for answer in answers:
+        assert user.message(answer.json()["id"])["status"] == "done"
+    assert user.send("hello").status_code == 201
+
+
+def test_a_killed_worker_costs_seconds_and_no_message(tmp_path: Path) -> None:
+    with FullService(tmp_path / "stack", commands={"worker": [*SLOW_WORKER, "2"]}) as full:
+        user = full.user("killer")
+        messages = send_all([user], 40, prefer="respond-async")
+        other = full.user("bystander")
+        messages += send_all([other], 10, prefer="respond-async")
+        wait_for(lambda: len(full.ledger().pending) < 50, 20, "the worker to be at work")
+        full.stack.kill("worker-1")
+        killed_at = time.monotonic()
+        full.stack.start("worker-1")
+        wait_for(lambda: not full.ledger().pending, 30, "every message to end")
+        assert time.monotonic() - killed_at < 30
+        ledger = full.at_rest()
+        assert ledger.messages == set(messages)
+        assert {user.message(each)["status"] for each in messages[:40]} == {"done"}
+
+
+def test_a_killed_embedded_service_keeps_what_it_answered_and_ends_what_it_accepted(
+    embedded: EmbeddedService,
+) -> None:
+    users = [embedded.user(f"crash-{number}") for number in range(4)]
+    answered: list[str] = []
+
+    def send_until_it_dies(user: User) -> None:
+        for _ in range(40):
+            try:
+                answer = user.send("hello", prefer="respond-async")
+            except Exception:  # noqa: BLE001 (the service is dead: that is the test)
+                return
+            if answer.status_code in (201, 202):
+                answered.append(answer.headers["location"].split("/")[2])
+
+    with ThreadPoolExecutor(4) as clients:
+        sending = [clients.submit(send_until_it_dies, user) for user in users]
+        wait_for(lambda: len(answered) >= 20, 30, "some answers")
+        embedded.process.kill()
+        for each in sending:
+            each.result()
+    embedded.process.start()
+    ledger = embedded.at_rest()
+    assert set(answered) <= ledger.messages
+    assert users[0].send("hello").status_code in (201, 402)
+
+
+def test_a_long_response_is_generated_once_by_two_workers_and_the_sweeper(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+    with FullService(
+        tmp_path / "stack", workers=2, commands={"worker": [*SLOW_WORKER, "15", str(calls)]}
+    ) as full:
+        user = full.user("thinker")
+        sent = user.send("hello", prefer="wait=40")
+        assert (sent.status_code, sent.json()) == (201, {"response": "slow: hello"})
+        assert calls.read_text().splitlines() == [sent.headers["location"].split("/")[2]]
+        full.at_rest()
+
+
+def test_postgres_away_is_a_503_soon_and_service_again_soon_after(full: FullService) -> None:
+    user = full.user("stubborn")
+    assert user.send("hello").status_code == 201
+    full.stack.postgres.stop(mode="immediate")
+    for _ in range(3):
+        began = time.monotonic()
+        answer = user.send("hello")
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert time.monotonic() - began < 3
+    full.stack.postgres.start()
+
+    def serves() -> bool:
+        return user.send("hello", prefer="wait=5").status_code == 201
+
+    wait_for(serves, 10, "service after PostgreSQL's return")
+    full.at_rest()
+
+
+def test_a_port_in_use_is_one_clear_line(embedded: EmbeddedService) -> None:
+    with (
+        pytest.raises(DevstackError, match="in use"),
+        EmbeddedService(embedded.process.folder / "second", PORT=str(embedded.process.port)),
+    ):
+        pass
