@@ -2,6 +2,8 @@
 
 import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from django.conf import settings
 from django.core.management.base import CommandError
@@ -36,18 +38,23 @@ def require_full_profile(command: str) -> None:
         )
 
 
+@contextmanager
+def usable_database() -> Iterator[None]:
+    """Say in one line why the database cannot be used, if that is what ends the block."""
+    try:
+        yield
+    except DatabaseError as error:
+        reason = " ".join(str(error).split())
+        raise StartRefused(f"The database cannot be used: {reason}") from error
+
+
 def require_migrated() -> None:
     """Refuse to start on a database that cannot be reached or lacks a migration."""
     from django.db.migrations.executor import MigrationExecutor
 
-    try:
+    with usable_database(), closing(connection):
         executor = MigrationExecutor(connection)
         pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    except DatabaseError as error:
-        reason = " ".join(str(error).split())
-        raise StartRefused(f"The database cannot be used: {reason}") from error
-    finally:
-        connection.close()
     if pending:
         raise StartRefused(
             f"The database lacks {len(pending)} migrations; run: python manage.py migrate"

@@ -227,7 +227,10 @@ def read_environment(*, make_keys: bool = True) -> Environment:
             f"VAR_DIR is not usable: {environment.var}: {_reason(error)}; "
             "allowed: a folder that this process may write"
         ) from error
-    return _parse(**{name: found[name] for name in missing if name in found})
+    try:
+        return _parse(**{name: found[name] for name in missing if name in found})
+    except SettingsError as error:
+        raise SettingsError(f"{error} ({environment.key_file})") from None
 
 
 def _parse(**values: str) -> Environment:

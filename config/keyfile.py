@@ -55,7 +55,7 @@ def add_missing_keys(path: Path, names: Iterable[str]) -> list[str]:
     byte on.
     """
     path = path.resolve()
-    with _lock(path.parent):
+    with locked(path.parent):
         present = read_keys(path)
         added = [name for name in names if name not in present]
         if added:
@@ -77,7 +77,7 @@ def _looks_made_up(text: str, key: bytes) -> bool:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the system releases it if this process dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

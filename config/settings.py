@@ -14,7 +14,7 @@ try:
     # `make_keys` reports the keys it makes, so they are not made here before it starts.
     environment = read_environment(make_keys=sys.argv[1:2] != ["make_keys"])
 except SettingsError as error:
-    sys.stderr.write(f"{error}\n")
+    sys.stderr.write(f"{' '.join(str(error).split())}\n")
     sys.exit(2)
 
 EMBEDDED = environment.embedded
@@ -147,7 +147,8 @@ LOGGING = {
     "loggers": {
         # Django's own handlers would print a second time, in another form.
         "django": {"handlers": [], "level": max(_LEVEL, logging.INFO), "propagate": True},
-        "django.server": {"handlers": [], "propagate": True},
+        # A client's mistake is in its answer, not in the log.
+        "django.request": {"level": max(_LEVEL, logging.ERROR)},
         "uvicorn": {"handlers": [], "level": max(_LEVEL, logging.WARNING), "propagate": True},
         "asyncio": {"level": max(_LEVEL, logging.WARNING)},
     },

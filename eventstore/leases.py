@@ -1,6 +1,5 @@
 """Leases: who works on what, for how long. A hint that saves work; the log decides what counts."""
 
-import functools
 import logging
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import Protocol
 import redis
 from django.conf import settings
 
+from eventstore.once import once
 from eventstore.redis_client import redis_client
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class RedisLeases:
             raise LeasesUnavailable(str(error)) from error
 
 
-@functools.cache
+@once
 def get_leases() -> Leases:
     """The process's leases: in Redis where there is one, else in memory."""
     return RedisLeases() if settings.REDIS_URL else MemoryLeases()

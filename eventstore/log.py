@@ -33,6 +33,7 @@ from eventstore.database import CONNECTION_ERRORS, StoreUnavailable, writing
 from eventstore.domain import Aggregate, Refused
 from eventstore.mapper import FieldMapper
 from eventstore.marker import appended
+from eventstore.once import once
 from eventstore.reading import RecordedEvent
 from eventstore.recorder import LogRecorder, SnapshotRecorder
 
@@ -197,7 +198,7 @@ class SnapshotStore(EventStore[UUID]):
             return iter(())
 
 
-@functools.cache
+@once
 def event_log() -> EventLog:
     """The process's log."""
     return EventLog()

@@ -1,15 +1,15 @@
 """This process's connections to Redis. Whoever uses Redis here can do without."""
 
-import functools
-
 import redis
 from django.conf import settings
+
+from eventstore.once import once
 
 #: Redis is on the way of a request: a server that does not answer in a second is away.
 TIMEOUT_SECONDS = 1.0
 
 
-@functools.cache
+@once
 def redis_client() -> "redis.Redis":
     """The shared client; its pool opens a connection for each thread that needs one at a time."""
     return redis.Redis.from_url(

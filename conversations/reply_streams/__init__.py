@@ -4,7 +4,6 @@ A hint like everything outside the log: what is lost here is read from the log a
 stream holds what was published from the first item on, until 60 s after its end.
 """
 
-import functools
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -12,6 +11,8 @@ from uuid import UUID
 
 import msgspec
 from django.conf import settings
+
+from eventstore.once import once
 
 #: How long a stream that has ended, or has fallen silent, is kept.
 KEPT_SECONDS = 60
@@ -56,7 +57,7 @@ class ReplyStreams(Protocol):
         ...
 
 
-@functools.cache
+@once
 def reply_streams() -> ReplyStreams:
     """The process's reply streams: in Redis where there is one, else in memory."""
     if settings.REDIS_URL:

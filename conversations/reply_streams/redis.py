@@ -145,8 +145,10 @@ class _Hub:
                     logger.debug("a channel was not unsubscribed: Redis is away")
 
     async def _catch_up(self, reader: _Reader) -> None:
-        kept: Any = await self._client.lrange(reader.channel, reader.seen, -1)
-        for number, data in enumerate(kept, reader.seen + 1):
+        # Fixed before the answer comes: the channel may bring the reader further meanwhile.
+        seen = reader.seen
+        kept: Any = await self._client.lrange(reader.channel, seen, -1)
+        for number, data in enumerate(kept, seen + 1):
             reader.offer(number, data)
 
     async def _receive(self) -> None:

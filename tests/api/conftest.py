@@ -19,12 +19,9 @@ from django.test import override_settings
 
 from config import runtime, serving
 from conversations import responders
-from eventstore import keys
-from eventstore.log import event_log
-from eventstore.marker import appended
-from projections import progress
 from tests.api.client import Api, User
 from tests.api.responder import ScriptedResponder
+from tests.isolation import forget_the_database
 
 START_SECONDS_MAX = 20
 #: Argon2 is tested with the commands; here it would only take time.
@@ -140,7 +137,4 @@ def _empty_database() -> None:
             )
     call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=True)
     connections.close_all()
-    event_log.cache_clear()
-    keys.forget()
-    for marker in (appended, *progress._markers.values()):
-        marker._value = 0
+    forget_the_database()

@@ -132,10 +132,13 @@ class TestServe:
         assert the_line(result).endswith("run: python manage.py migrate")
         assert result.returncode == 1
 
-    def test_a_database_that_does_not_answer_is_one_line_without_its_password(self) -> None:
+    @pytest.mark.parametrize("command", ["serve", "migrate"])
+    def test_a_database_that_does_not_answer_is_one_line_without_its_password(
+        self, command: str
+    ) -> None:
         keys = {name: new_key() for name in KEY_NAMES}
 
-        result = manage("serve", **FULL, **keys)
+        result = manage(command, **FULL, **keys)
 
         assert "The database cannot be used: " in the_line(result)
         assert "canary" not in result.stderr

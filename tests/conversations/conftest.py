@@ -9,10 +9,9 @@ from pytest_django import Settings
 from accounts.commands import RegisterUser, register_user
 from conversations import responders
 from conversations.commands import Accepted, SendMessage, message_id_for, send_message
-from eventstore import keys
 from eventstore.cause import Cause
-from eventstore.log import event_log
 from projections.runner import ProjectionRunner
+from tests.isolation import forget_the_database
 
 CAUSE = Cause("user:test", "request-1")
 
@@ -22,8 +21,7 @@ Send = Callable[..., Accepted]
 @pytest.fixture(autouse=True)
 def fresh_process(transactional_db: None, settings: Settings) -> Iterator[None]:
     """What a process remembers of a database belongs to that database alone."""
-    keys.forget()
-    event_log.cache_clear()
+    forget_the_database()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     yield
     responders.registered.clear()

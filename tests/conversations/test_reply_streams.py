@@ -13,6 +13,7 @@ from conversations.reply_streams import (
     Item,
     ReplyStreams,
     Restart,
+    redis,
     reply_streams,
 )
 
@@ -21,7 +22,7 @@ STORY: list[Item] = [Delta("Hi "), Delta("there"), Restart(), Delta("Hello"), En
 
 @pytest.fixture
 def streams() -> ReplyStreams:
-    reply_streams.cache_clear()
+    reply_streams.forget()
     return reply_streams()
 
 
@@ -83,6 +84,25 @@ def test_streams_of_different_messages_do_not_mix(streams: ReplyStreams) -> None
             return [await until_the_end(one), await until_the_end(other)]
 
     assert asyncio.run(read()) == [[Delta("first"), End(1)], [Delta("second"), End(2)]]
+
+
+def test_what_the_channel_says_during_a_catch_up_comes_once_and_in_order() -> None:
+    reader = redis._Reader("reply:test")
+    hub = object.__new__(redis._Hub)
+
+    class BusyList:
+        async def lrange(self, *_: object) -> list[bytes]:
+            reader.offer(1, redis._encode(Delta("Hi")))
+            reader.offer(2, redis._encode(End(7)))
+            return [redis._encode(Delta("Hi"))]
+
+    async def story() -> list[Item]:
+        hub._client = BusyList()  # type: ignore[assignment]
+        await hub._catch_up(reader)
+        return await until_the_end(reader.items())
+
+    assert asyncio.run(story()) == [Delta("Hi"), End(7)]
+    assert reader.queue.empty()
 
 
 def test_a_reader_waits_for_what_has_not_been_said_yet(streams: ReplyStreams) -> None:

@@ -66,9 +66,7 @@ def test_a_repeat_is_found_before_the_balance_is_looked_at(
     assert send(alice, key="k").repeated
 
 
-def test_a_refused_send_does_not_bind_its_key(
-    alice: UUID, send: Send, settings: Settings
-) -> None:
+def test_a_refused_send_does_not_bind_its_key(alice: UUID, send: Send, settings: Settings) -> None:
     settings.MESSAGE_PRICE = 5000
     with pytest.raises(InsufficientTokens):
         send(alice, "hello", key="k")

@@ -10,7 +10,7 @@ from eventstore.leases import Leases, get_leases, holding
 
 @pytest.fixture
 def leases() -> Leases:
-    get_leases.cache_clear()
+    get_leases.forget()
     return get_leases()
 
 

@@ -180,7 +180,10 @@ def test_a_rebuild_beside_a_runner_and_a_sender_ends_with_the_rows_of_the_log() 
 
 
 @pytest.mark.django_db
-def test_a_rebuild_stops_at_an_event_that_it_cannot_handle() -> None:
+def test_a_rebuild_stops_at_an_event_that_it_cannot_handle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rebuilding, "BATCH_EVENTS_MAX", 1)
     projected(registered(ALICE), granted(ALICE, 500), debited(ALICE, "a hundred"))
     before = positions.live()
     with pytest.raises(EventRefused, match=rf"^balances cannot apply event 3 \(.* {ALICE}\): Type"):

@@ -61,6 +61,7 @@ class Command(BaseCommand):
 
 
 class _Rate(ProgressColumn):
+    """Events a second since the start."""
+
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s")
+        return Text(f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed else "")
