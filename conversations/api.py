@@ -1,8 +1,8 @@
 """The HTTP side of sending: a message goes in, and its response comes back or can be fetched."""
 
+import asyncio
 import re
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -11,11 +11,10 @@ from ninja import Router, Status
 
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, replies, schemas
+from conversations.ends import Ended, end_of
 from conversations.prefer import WAIT_SECONDS_MAX, Preference, parse_prefer
 from eventstore.cause import Cause
 from eventstore.database import in_thread
-from eventstore.keys import decrypt_all
-from eventstore.reading import read_stream
 from projections import queries
 from projections.progress import shown
 
@@ -91,13 +90,13 @@ async def send_message(
         idempotent=key is not None,
     )
     accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
-    outcome = await _outcome(accepted, caller.user_id, preference)
+    end = await _end(accepted, preference)
     _describe(response, accepted.message_id, preference)
-    if outcome is None or outcome.status == "pending":
+    if end is None:
         return Status(202, schemas.Pending(id=accepted.message_id))
-    if outcome.status == "failed":
-        raise NoResponse(outcome.reason or "unknown")
-    return Status(201, schemas.Sent(response=outcome.response or ""))
+    if end.status == "failed":
+        raise NoResponse(end.reason or "unknown")
+    return Status(201, schemas.Sent(response=end.response or ""))
 
 
 @router.get(
@@ -123,49 +122,24 @@ def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:
     return accepted
 
 
-class _Outcome(Protocol):
-    """What became of a message, by the read model or by the log."""
-
-    @property
-    def status(self) -> str: ...
-    @property
-    def response(self) -> str | None: ...
-    @property
-    def reason(self) -> str | None: ...
-
-
-async def _outcome(
-    accepted: commands.Accepted, user_id: UUID, preference: Preference
-) -> _Outcome | None:
-    """Return the message as it is when its end is shown; None if that is not waited for."""
+async def _end(accepted: commands.Accepted, preference: Preference) -> Ended | None:
+    """Wait for the end and until it is shown; None if it has not come or is not waited for."""
     message_id = accepted.message_id
-    if accepted.repeated:
-        message = await in_thread(queries.message, user_id, message_id)
-        if message is not None and message.status != "pending":
-            return message
+    if accepted.repeated and (before := await in_thread(end_of, message_id)):
+        await shown(before.position, *_SHOWING)
+        return before
     seconds = preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
-    end = await replies.wait_for_end(message_id, seconds) if seconds else None
-    is_shown = await shown(accepted.position if end is None else end, "history", "balances")
-    if not seconds:
+    position = await replies.wait_for_end(message_id, seconds) if seconds else None
+    if position is None:
+        await shown(accepted.position, *_SHOWING)
         return None
-    if end is not None and not is_shown:
-        # The followers are down or behind; the answer goes out all the same.
-        return await in_thread(_end_in_log, message_id)
-    return await in_thread(queries.message, user_id, message_id)
+    # The log has the end already; it is read while the read models follow.
+    end, _ = await asyncio.gather(in_thread(end_of, message_id), shown(position, *_SHOWING))
+    return end
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    status: str
-    response: str | None = None
-    reason: str | None = None
-
-
-def _end_in_log(message_id: UUID) -> _End:
-    _, end = read_stream(message_id)
-    if "reason" in end.data:
-        return _End("failed", reason=end.data["reason"])
-    return _End("done", response=decrypt_all([end.data["response"]])[0])
+#: The read models that show a message and what it cost.
+_SHOWING = ("history", "balances")
 
 
 def _describe(response: HttpResponse, message_id: UUID, preference: Preference) -> None:

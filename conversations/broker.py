@@ -35,7 +35,7 @@ WAKE_UPS_MAX = 256
 #: How long an idle consumer blocks before it looks by itself.
 IDLE_SECONDS = 1.0
 #: How often an idle worker thread looks whether it shall stop, and how long the others may take.
-WORKER_IDLE_MS = 100
+WORKER_IDLE_MS = 500
 STOP_SECONDS = 5
 #: A fetched message whose worker is silent for so long goes back to the queue.
 HEARTBEAT_TIMEOUT_MS = 15_000

@@ -8,10 +8,11 @@ from django.conf import settings
 
 from accounts.domain import Account
 from conversations.domain import Conversation, Exchange
+from conversations.ends import end_position
 from eventstore.cause import Cause
 from eventstore.domain import Refused
 from eventstore.log import decide, event_log, one_at_a_time
-from eventstore.reading import max_position, read_stream
+from eventstore.reading import max_position
 
 logger = logging.getLogger(__name__)
 
@@ -122,12 +123,6 @@ def fail_message(message_id: UUID, reason: str, cause: Cause) -> int | None:
         return _append_end(current, cost=0, reason=reason, fresh=fresh, cause=cause)
 
     return decide(decision)
-
-
-def end_position(message_id: UUID) -> int | None:
-    """The position of the event that ended a message; None while it is pending or unknown."""
-    events = read_stream(message_id)
-    return events[1].position if len(events) > 1 else None
 
 
 def _append_end(exchange: Exchange, *, cost: int, reason: str, fresh: bool, cause: Cause) -> int:

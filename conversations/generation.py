@@ -19,7 +19,7 @@ from conversations.reply_streams import (
 )
 from conversations.responders import Prompt, ResponderFailed, make_responder
 from eventstore.cause import Cause
-from eventstore.leases import LeasesUnavailable, get_leases, holding
+from eventstore.leases import holding
 from eventstore.log import event_log
 from eventstore.reading import read_stream
 
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: Attempts at one response: a second one after a worker's death, no third.
 ATTEMPTS_MAX = 2
-#: How long attempts are counted; longer than any deadline.
-ATTEMPTS_SECONDS = 600
 
 
 def lease_name(message_id: UUID) -> str:
@@ -38,14 +36,13 @@ def lease_name(message_id: UUID) -> str:
 
 def generate(message_id: UUID) -> None:
     """Bring a message to its end, unless it has one or somebody else is at it."""
-    with holding(lease_name(message_id), f"worker:{uuid4().hex}") as mine:
-        if not mine:
+    with holding(lease_name(message_id), f"worker:{uuid4().hex}") as attempt:
+        if not attempt:
             return
         sent = read_stream(message_id)
         if len(sent) != 1:
             return
         cause = Cause("worker", sent[0].request_id, sent[0].event_id)
-        attempt = _count_attempt(message_id)
         if attempt > ATTEMPTS_MAX:
             end_with_failure(message_id, "worker_lost", cause)
             return
@@ -82,13 +79,6 @@ def _respond(exchange: Exchange, cause: Cause) -> None:
     )
     if position is not None:
         _publish(message_id, End(position))
-
-
-def _count_attempt(message_id: UUID) -> int:
-    try:
-        return get_leases().count(f"attempts:{message_id}", ATTEMPTS_SECONDS)
-    except LeasesUnavailable:
-        return 1
 
 
 def _publish(message_id: UUID, *items: Item) -> None:

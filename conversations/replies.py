@@ -5,7 +5,7 @@ import logging
 from uuid import UUID
 
 from conversations.actors import generate_response
-from conversations.commands import end_position
+from conversations.ends import end_position
 from conversations.reply_streams import End, ReplyStreamsUnavailable, reply_streams
 from eventstore.database import in_thread
 

@@ -80,7 +80,7 @@ class _Loop:
         if now < self.renew_at:
             return True
         try:
-            held = get_leases().acquire(self._lease, self.holder, LEASE_SECONDS)
+            held = get_leases().renew(self._lease, self.holder, LEASE_SECONDS)
         except LeasesUnavailable:
             held = True
         self.renew_at = now + RENEW_SECONDS if held else 0.0

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 #: How long work on something may go on unseen after a worker's death, and how often it is renewed.
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
+#: How long it is remembered how often a lease was taken; longer than any deadline.
+COUNTED_SECONDS = 3_700
 #: Counts kept in memory before those that have run out are dropped.
 COUNTS_SWEPT_AT = 50_000
 
@@ -30,8 +32,15 @@ class LeasesUnavailable(Exception):
 class Leases(Protocol):
     """Named leases that run out unless they are renewed."""
 
-    def acquire(self, name: str, holder: str, ttl_seconds: float) -> bool:
-        """Take or renew the lease; False while somebody else holds it."""
+    def take(self, name: str, holder: str, ttl_seconds: float) -> int:
+        """Take the lease; returns how often it has been taken, or 0 while somebody else holds it.
+
+        The count is forgotten `COUNTED_SECONDS` after the last time.
+        """
+        ...
+
+    def renew(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        """Take or renew the lease without counting; False while somebody else holds it."""
         ...
 
     def release(self, name: str, holder: str) -> None:
@@ -40,10 +49,6 @@ class Leases(Protocol):
 
     def holder_of(self, name: str) -> str | None:
         """Who holds the lease now."""
-        ...
-
-    def count(self, name: str, ttl_seconds: float) -> int:
-        """Count one more under this name; forgotten after the time."""
         ...
 
 
@@ -55,14 +60,13 @@ class MemoryLeases:
         self._held: dict[str, tuple[str, float]] = {}
         self._counts: dict[str, tuple[int, float]] = {}
 
-    def acquire(self, name: str, holder: str, ttl_seconds: float) -> bool:
-        now = time.monotonic()
+    def take(self, name: str, holder: str, ttl_seconds: float) -> int:
         with self._guard:
-            current = self._held.get(name)
-            if current and current[0] != holder and current[1] > now:
-                return False
-            self._held[name] = (holder, now + ttl_seconds)
-            return True
+            return self._count(name) if self._hold(name, holder, ttl_seconds) else 0
+
+    def renew(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        with self._guard:
+            return self._hold(name, holder, ttl_seconds)
 
     def release(self, name: str, holder: str) -> None:
         with self._guard:
@@ -74,22 +78,32 @@ class MemoryLeases:
             current = self._held.get(name)
         return current[0] if current and current[1] > time.monotonic() else None
 
-    def count(self, name: str, ttl_seconds: float) -> int:
+    def _hold(self, name: str, holder: str, ttl_seconds: float) -> bool:
         now = time.monotonic()
-        with self._guard:
-            if len(self._counts) >= COUNTS_SWEPT_AT:
-                self._counts = {key: each for key, each in self._counts.items() if each[1] > now}
-            known = self._counts.get(name)
-            counted = known[0] + 1 if known and known[1] > now else 1
-            self._counts[name] = (counted, now + ttl_seconds)
-            return counted
+        current = self._held.get(name)
+        if current and current[0] != holder and current[1] > now:
+            return False
+        self._held[name] = (holder, now + ttl_seconds)
+        return True
+
+    def _count(self, name: str) -> int:
+        now = time.monotonic()
+        if len(self._counts) >= COUNTS_SWEPT_AT:
+            self._counts = {key: each for key, each in self._counts.items() if each[1] > now}
+        known = self._counts.get(name)
+        counted = known[0] + 1 if known and known[1] > now else 1
+        self._counts[name] = (counted, now + COUNTED_SECONDS)
+        return counted
 
 
-_ACQUIRE = """
+_HOLD = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+if not KEYS[2] then return 1 end
+local counted = redis.call('INCR', KEYS[2])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+return counted
 """
 _RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
@@ -101,39 +115,39 @@ class RedisLeases:
     """Leases among all processes; each expires in Redis by itself."""
 
     def __init__(self) -> None:
-        client = redis_client()
-        self._acquire = client.register_script(_ACQUIRE)
-        self._release = client.register_script(_RELEASE)
-        self._client = client
+        self._client = redis_client()
+        self._hold = self._client.register_script(_HOLD)
+        self._release = self._client.register_script(_RELEASE)
 
-    def acquire(self, name: str, holder: str, ttl_seconds: float) -> bool:
-        milliseconds = int(ttl_seconds * 1000)
-        try:
-            return bool(self._acquire(keys=[f"lease:{name}"], args=[holder, milliseconds]))
-        except redis.RedisError as error:
-            raise LeasesUnavailable(str(error)) from error
+    def take(self, name: str, holder: str, ttl_seconds: float) -> int:
+        return self._held([_key(name), f"taken:{name}"], holder, ttl_seconds)
+
+    def renew(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        return bool(self._held([_key(name)], holder, ttl_seconds))
 
     def release(self, name: str, holder: str) -> None:
         try:
-            self._release(keys=[f"lease:{name}"], args=[holder])
+            self._release(keys=[_key(name)], args=[holder])
         except redis.RedisError as error:
             raise LeasesUnavailable(str(error)) from error
 
     def holder_of(self, name: str) -> str | None:
         try:
-            holder = self._client.get(f"lease:{name}")
+            holder = self._client.get(_key(name))
         except redis.RedisError as error:
             raise LeasesUnavailable(str(error)) from error
         return holder.decode() if isinstance(holder, bytes) else None
 
-    def count(self, name: str, ttl_seconds: float) -> int:
+    def _held(self, keys: list[str], holder: str, ttl_seconds: float) -> int:
+        arguments: list[str | int] = [holder, int(ttl_seconds * 1000), COUNTED_SECONDS]
         try:
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.incr(f"count:{name}")
-            pipeline.pexpire(f"count:{name}", int(ttl_seconds * 1000))
-            return int(pipeline.execute()[0])
+            return int(self._hold(keys=keys, args=[*arguments]))
         except redis.RedisError as error:
             raise LeasesUnavailable(str(error)) from error
+
+
+def _key(name: str) -> str:
+    return f"lease:{name}"
 
 
 @once
@@ -143,21 +157,21 @@ def get_leases() -> Leases:
 
 
 @contextmanager
-def holding(name: str, holder: str) -> Iterator[bool]:
-    """Hold a lease, renewed as long as it takes; False when somebody else holds it.
+def holding(name: str, holder: str) -> Iterator[int]:
+    """Hold a lease, renewed as long as it takes; yields what `take` returned.
 
-    Where nobody can say who holds it, everybody does.
+    Where nobody can say who holds it, everybody does, for the first time.
     """
     try:
-        mine = get_leases().acquire(name, holder, LEASE_SECONDS)
+        taken = get_leases().take(name, holder, LEASE_SECONDS)
     except LeasesUnavailable:
-        mine = True
-    if not mine:
-        yield False
+        taken = 1
+    if not taken:
+        yield 0
         return
     _keeper.keep(name, holder)
     try:
-        yield True
+        yield taken
     finally:
         _keeper.let_go(name)
         try:
@@ -192,7 +206,7 @@ class _Keeper:
                 kept = list(self._kept.items())
             for name, holder in kept:
                 try:
-                    get_leases().acquire(name, holder, LEASE_SECONDS)
+                    get_leases().renew(name, holder, LEASE_SECONDS)
                 except LeasesUnavailable as error:
                     logger.debug("a lease was not renewed: %s", error)
                     break

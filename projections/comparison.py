@@ -9,7 +9,7 @@ from eventstore.database import writing
 from eventstore.reading import as_uuid
 from projections import positions
 from projections.generations import Projections, begin, discard, remove_dead_rows
-from projections.parking import parked_streams
+from projections.parked_events import parked_streams
 from projections.positions import Overtaken, Place
 from projections.projection import Projection
 from projections.rebuild import EventRefused, RebuildStopped, catch_up, finish_to
@@ -35,7 +35,7 @@ def compare_with_fresh_replay(projections: Projections = PROJECTIONS) -> list[st
     except EventRefused as refused:
         return [str(refused)]
     except Overtaken:
-        raise RebuildStopped("a rebuild has begun meanwhile: compare again after it") from None
+        raise RebuildStopped("a rebuild was swapped in meanwhile: compare again") from None
     finally:
         discard(scratch)
         remove_dead_rows(projections)
@@ -60,7 +60,8 @@ def _differences(projection: type[Projection], live: Place, fresh: Place) -> lis
     fresh_only = _rows_but_for(projection, fresh.generation, live.generation)
     key, *columns = projection.table.types
     lines = []
-    for row_id in sorted(live_only.keys() | fresh_only.keys()):
+    row_ids = sorted(live_only.keys() | fresh_only.keys())
+    for row_id in row_ids[:DIFFERENCES_MAX]:
         row = f"{projection.name}: {key} {row_id}"
         if row_id not in fresh_only:
             lines.append(f"{row} is not in the log")
@@ -74,20 +75,22 @@ def _differences(projection: type[Projection], live: Place, fresh: Place) -> lis
                 if is_now != by_the_log
             ]
             lines.append(f"{row}: {'; '.join(differing)}")
+    if len(row_ids) > DIFFERENCES_MAX:
+        lines.append(f"{projection.name}: and more")
     return lines
 
 
 def _rows_but_for(
     projection: type[Projection], generation: int, other: int
 ) -> dict[UUID, tuple[Any, ...]]:
-    """The rows of one generation that the other has not got, by their key."""
+    """Rows of one generation that the other has not got, by key, the lowest keys first."""
     table = projection.table
     columns = ", ".join(table.types)
     rows = f"SELECT {columns} FROM {table.name} WHERE generation = %s"  # noqa: S608 (constants)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"{rows} EXCEPT {rows} LIMIT %s",
-            [generation, other, DIFFERENCES_MAX],
+            f"{rows} EXCEPT {rows} ORDER BY 1 LIMIT %s",
+            [generation, other, DIFFERENCES_MAX + 1],
         )
         return {as_uuid(row[0]): row[1:] for row in cursor.fetchall()}
 

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from eventstore.database import writing
-from eventstore.reading import RecordedEvent, as_uuid, read_events
+from eventstore.reading import RecordedEvent, read_events
+from projections import parked_events
 from projections.applying import is_fault_of_the_event, writes
 from projections.positions import Overtaken, Place, lock_live, move
 from projections.projection import Projection
-from projections.sql import execute, id_parameter
+from projections.sql import execute
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,10 @@ def apply_carefully(
     """
     if execute([move(place, position)]) != [1]:
         raise Overtaken("another runner was first")
-    parked = _streams(place)
     wanted = [event for event in events if event.topic in projection.handlers]
+    parked = parked_events.parked_among(place, {event.stream_id for event in wanted})
     try:
-        free = [event for event in wanted if event.stream_id not in parked]
-        _apply(projection, place, free)
+        _apply(projection, place, [event for event in wanted if event.stream_id not in parked])
     except Exception as error:
         if not is_fault_of_the_event(error):
             raise
@@ -43,7 +43,7 @@ def apply_carefully(
     else:
         for event in wanted:
             if event.stream_id in parked:
-                _park(place, event, _behind(parked[event.stream_id]))
+                parked_events.park(place, event, _behind(parked[event.stream_id]))
     return replace(place, position=position)
 
 
@@ -65,28 +65,21 @@ def retry(projection: type[Projection], stream_id: UUID) -> Retried:
         with writing():
             # The runner waits for its position meanwhile, so nothing is parked behind our back.
             place = _locked(projection)
-            for position in _positions(place, stream_id, RETRY_EVENTS_MAX):
+            for position in parked_events.positions_of(place, stream_id, RETRY_EVENTS_MAX):
                 (event,) = read_events(position - 1, upto=position)
                 if error := _try(projection, place, event):
-                    _note(place, event, error)
+                    parked_events.note_error(place, event, error)
                     break
-                _forget(place, event)
+                parked_events.unpark(place, event)
                 applied += 1
-            remaining = _count(place, stream_id)
+            remaining = parked_events.count_of(place, stream_id)
     return Retried(projection.name, stream_id, applied, remaining, error)
 
 
-def parked_streams(projection: str) -> list[UUID]:
-    """The streams of a live read model that wait for a retry, in the order of their failing."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT stream_id, min(parked.position) FROM projections_parked parked"
-            " JOIN projections_pointer pointer ON pointer.name = parked.projection"
-            "  AND pointer.generation = parked.generation"
-            " WHERE parked.projection = %s GROUP BY stream_id ORDER BY min(parked.position)",
-            [projection],
-        )
-        return [as_uuid(stream_id) for stream_id, _ in cursor.fetchall()]
+def explained(error: Exception) -> str:
+    """An error in one line that any database stores."""
+    text = " ".join(f"{type(error).__name__}: {error}".replace("\0", "").split())
+    return text[:ERROR_CHARACTERS_MAX]
 
 
 def _locked(projection: type[Projection]) -> Place:
@@ -109,7 +102,7 @@ def _apply_one_by_one(
 ) -> None:
     for event in events:
         if event.stream_id in parked:
-            _park(place, event, _behind(parked[event.stream_id]))
+            parked_events.park(place, event, _behind(parked[event.stream_id]))
         elif error := _try(projection, place, event):
             logger.error(
                 "%s cannot apply event %d (%s of stream %s), which is parked with its stream: %s",
@@ -120,7 +113,7 @@ def _apply_one_by_one(
                 error,
             )
             parked[event.stream_id] = event.position
-            _park(place, event, error)
+            parked_events.park(place, event, error)
 
 
 def _try(projection: type[Projection], place: Place, event: RecordedEvent) -> str:
@@ -134,76 +127,5 @@ def _try(projection: type[Projection], place: Place, event: RecordedEvent) -> st
     return ""
 
 
-def explained(error: Exception) -> str:
-    """An error in one line that any database stores."""
-    text = " ".join(f"{type(error).__name__}: {error}".replace("\0", "").split())
-    return text[:ERROR_CHARACTERS_MAX]
-
-
 def _behind(position: int) -> str:
     return f"waits behind event {position} of its stream"
-
-
-def _streams(place: Place) -> dict[UUID, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT stream_id, min(position) FROM projections_parked"
-            " WHERE projection = %s AND generation = %s GROUP BY stream_id",
-            [place.name, place.generation],
-        )
-        return {as_uuid(stream_id): position for stream_id, position in cursor.fetchall()}
-
-
-def _positions(place: Place, stream_id: UUID, limit: int) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT position FROM projections_parked WHERE {_OF_STREAM}"  # noqa: S608 (constant)
-            " ORDER BY position LIMIT %s",
-            [place.name, place.generation, id_parameter(stream_id), limit],
-        )
-        return [position for (position,) in cursor.fetchall()]
-
-
-def _count(place: Place, stream_id: UUID) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT count(*) FROM projections_parked WHERE {_OF_STREAM}",  # noqa: S608 (constant)
-            [place.name, place.generation, id_parameter(stream_id)],
-        )
-        (count,) = cursor.fetchone()
-    return int(count)
-
-
-def _park(place: Place, event: RecordedEvent, error: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO projections_parked"
-            " (projection, generation, stream_id, position, topic, error)"
-            " VALUES (%s, %s, %s, %s, %s, %s)",
-            [place.name, place.generation, *_id(event), event.topic, error],
-        )
-
-
-def _note(place: Place, event: RecordedEvent, error: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE projections_parked SET error = %s WHERE {_OF_STREAM}"  # noqa: S608 (constant)
-            " AND position = %s",
-            [error, place.name, place.generation, *_id(event)],
-        )
-
-
-def _forget(place: Place, event: RecordedEvent) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"DELETE FROM projections_parked WHERE {_OF_STREAM}"  # noqa: S608 (constant)
-            " AND position = %s",
-            [place.name, place.generation, *_id(event)],
-        )
-
-
-_OF_STREAM = "projection = %s AND generation = %s AND stream_id = %s"
-
-
-def _id(event: RecordedEvent) -> tuple[UUID | str, int]:
-    return id_parameter(event.stream_id), event.position

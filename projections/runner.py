@@ -7,7 +7,8 @@ from eventstore.database import writing
 from eventstore.reading import RecordedEvent, read_events
 from projections import positions, progress
 from projections.applying import apply_together, is_fault_of_the_event
-from projections.parking import apply_carefully, parked_streams
+from projections.parked_events import is_any_parked
+from projections.parking import apply_carefully
 from projections.positions import Overtaken, Place
 from projections.projection import BATCH_EVENTS_MAX, Projection
 from projections.registry import PROJECTIONS
@@ -107,4 +108,4 @@ class ProjectionRunner:
 
     def _note_parked(self, name: str) -> None:
         # Only a runner parks, and only as it moves a position: none parked stays true until then.
-        (self._parked.add if parked_streams(name) else self._parked.discard)(name)
+        (self._parked.add if is_any_parked(name) else self._parked.discard)(name)

@@ -37,8 +37,10 @@ def _pipelined(commands: Sequence[Command]) -> list[int]:
     raw: Any = connection.connection
     # Plain psycopg cursors bind on the server: arrays and bytes travel as they are.
     with connection.wrap_database_errors, raw.pipeline():
+        # The same few statements each time: prepared, the server plans them once a connection.
         cursors = [
-            psycopg.Cursor(raw).execute(command.sql, command.parameters) for command in commands
+            psycopg.Cursor(raw).execute(command.sql, command.parameters, prepare=True)
+            for command in commands
         ]
     return [cursor.rowcount for cursor in cursors]
 

@@ -9,8 +9,9 @@ from pytest_django import Settings
 
 from accounts.domain import Account
 from conversations import responders
-from conversations.commands import end_position, fail_message, respond_to_message
+from conversations.commands import fail_message, respond_to_message
 from conversations.domain import Exchange
+from conversations.ends import end_position
 from conversations.generation import ATTEMPTS_MAX, generate, lease_name
 from conversations.responders import Prompt, ResponderFailed
 from eventstore.leases import get_leases
@@ -62,7 +63,7 @@ def test_a_message_delivered_twice_is_answered_once(alice: UUID, send: Send) -> 
 
 def test_a_message_somebody_works_on_is_left_to_them(alice: UUID, send: Send) -> None:
     message_id = send(alice).message_id
-    get_leases().acquire(lease_name(message_id), "somebody", 10)
+    get_leases().renew(lease_name(message_id), "somebody", 10)
     generate(message_id)
     assert end_position(message_id) is None
     get_leases().release(lease_name(message_id), "somebody")

@@ -5,7 +5,7 @@ import pytest
 
 from accounts.domain import Account
 from conversations import sweeper as sweeper_module
-from conversations.commands import end_position
+from conversations.ends import end_position
 from conversations.generation import generate, lease_name
 from conversations.sweeper import RESEND_SECONDS_MAX, Sweeper
 from eventstore.leases import get_leases
@@ -74,7 +74,7 @@ def test_a_message_somebody_works_on_is_left_to_them(
     alice: UUID, send: Send, clock: Clock, resent: list[UUID]
 ) -> None:
     message_id = send(alice).message_id
-    get_leases().acquire(lease_name(message_id), "somebody", 60)
+    get_leases().renew(lease_name(message_id), "somebody", 60)
     sweep(Sweeper(), clock, at=10)
     assert resent == []
     get_leases().release(lease_name(message_id), "somebody")
@@ -84,7 +84,7 @@ def test_past_its_deadline_a_message_fails_and_is_refunded(
     alice: UUID, send: Send, clock: Clock, resent: list[UUID]
 ) -> None:
     message_id = send(alice).message_id
-    get_leases().acquire(lease_name(message_id), "a worker that hangs", 600)
+    get_leases().renew(lease_name(message_id), "a worker that hangs", 600)
     sweep(Sweeper(), clock, at=91)
     end = read_stream(message_id)[1]
     assert (end.data["reason"], end.actor) == ("deadline", "sweeper")

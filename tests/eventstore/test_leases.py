@@ -20,40 +20,51 @@ def name() -> str:
 
 
 def test_a_lease_has_one_holder_at_a_time(leases: Leases, name: str) -> None:
-    assert leases.acquire(name, "alice", 10)
-    assert not leases.acquire(name, "bob", 10)
+    assert leases.renew(name, "alice", 10)
+    assert not leases.renew(name, "bob", 10)
     assert leases.holder_of(name) == "alice"
 
 
 def test_its_holder_renews_it_and_gives_it_back(leases: Leases, name: str) -> None:
-    assert leases.acquire(name, "alice", 10)
-    assert leases.acquire(name, "alice", 10)
+    assert leases.renew(name, "alice", 10)
+    assert leases.renew(name, "alice", 10)
     leases.release(name, "bob")
     assert leases.holder_of(name) == "alice"
     leases.release(name, "alice")
     assert leases.holder_of(name) is None
-    assert leases.acquire(name, "bob", 10)
+    assert leases.renew(name, "bob", 10)
 
 
 def test_a_lease_that_is_not_renewed_runs_out(leases: Leases, name: str) -> None:
-    assert leases.acquire(name, "alice", 0.05)
+    assert leases.renew(name, "alice", 0.05)
     deadline = time.monotonic() + 5
-    while not leases.acquire(name, "bob", 10):
+    while not leases.renew(name, "bob", 10):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_counting_begins_anew_after_its_time(leases: Leases, name: str) -> None:
-    assert [leases.count(name, 0.2) for _ in range(3)] == [1, 2, 3]
-    deadline = time.monotonic() + 5
-    while leases.count(f"{name}:probe", 0.2) and leases.count(name, 0.001) > 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def test_taking_a_lease_says_how_often_it_was_taken(leases: Leases, name: str) -> None:
+    for number in range(1, 4):
+        assert leases.take(name, f"worker-{number}", 10) == number
+        assert leases.take(name, "somebody else", 10) == 0
+        assert leases.renew(name, f"worker-{number}", 10)
+        leases.release(name, f"worker-{number}")
+    assert leases.take(f"{name}:another", "alice", 10) == 1
+
+
+def test_how_often_a_lease_was_taken_is_forgotten_in_time(
+    leases: Leases, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstore.leases.COUNTED_SECONDS", 1)
+    assert leases.take(name, "alice", 10) == 1
+    assert leases.take(name, "alice", 10) == 2
+    time.sleep(1.1)
+    assert leases.take(name, "alice", 10) == 1
 
 
 def test_holding_a_lease_gives_it_back_at_the_end(leases: Leases, name: str) -> None:
     with holding(name, "alice") as mine, holding(name, "bob") as theirs:
-        assert (mine, theirs) == (True, False)
+        assert (mine, theirs) == (1, 0)
     assert leases.holder_of(name) is None
 
 
@@ -66,7 +77,7 @@ def test_a_held_lease_is_renewed_as_long_as_it_takes(
     with holding(name, "alice"):
         until = time.monotonic() + 1
         while time.monotonic() < until:
-            assert not leases.acquire(name, "bob", 10)
+            assert not leases.renew(name, "bob", 10)
             time.sleep(0.02)
 
 

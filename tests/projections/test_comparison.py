@@ -54,6 +54,20 @@ def test_a_row_that_the_log_does_not_have_is_named() -> None:
     assert compare_with_fresh_replay() == [f"balances: user_id {BOB} is not in the log"]
 
 
+def test_more_differences_than_anybody_reads_are_not_all_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("projections.comparison.DIFFERENCES_MAX", 2)
+    projected(registered(BOB, "bob"))
+    Balance.objects.update(amount=501)
+    Balance.objects.create(generation=1, user_id=HELLO, amount=1)
+    assert compare_with_fresh_replay() == [
+        f"balances: user_id {HELLO} is not in the log",
+        f"balances: user_id {ALICE}: amount is 501, by the log 500",
+        "balances: and more",
+    ]
+
+
 def test_rows_that_are_behind_the_log_are_compared_where_they_are() -> None:
     happened(granted(ALICE, 100))
     assert compare_with_fresh_replay() == []

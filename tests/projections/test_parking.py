@@ -11,7 +11,8 @@ from projections.balances import Balances
 from projections.comparison import compare_with_fresh_replay
 from projections.history import History
 from projections.models import Balance, Message, ParkedEvent
-from projections.parking import parked_streams, retry
+from projections.parked_events import parked_streams
+from projections.parking import retry
 from projections.runner import ProjectionRunner
 from tests.projections.story import (
     ALICE,

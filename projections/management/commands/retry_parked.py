@@ -5,7 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from projections.parking import parked_streams, retry
+from projections.parked_events import parked_streams
+from projections.parking import retry
 from projections.registry import PROJECTIONS
 
 
