@@ -22,11 +22,21 @@ class Stoppable(Protocol):
         """Stop it and return when it has ended, or when the time for that is over."""
 
 
-def start_listener() -> Stoppable:
-    """Hear from other processes what was appended and what the read models show."""
+def hear_the_log() -> Stoppable:
+    """Hear from other processes what was appended."""
     from eventstore import notifications
+    from eventstore.append import APPENDED_CHANNEL
 
-    notifications.start()
+    notifications.start(APPENDED_CHANNEL)
+    return _Callback(notifications.stop)
+
+
+def hear_the_read_models() -> Stoppable:
+    """Hear from other processes what the read models show."""
+    from eventstore import notifications
+    from projections.positions import PROJECTED_CHANNEL
+
+    notifications.start(PROJECTED_CHANNEL)
     return _Callback(notifications.stop)
 
 
@@ -55,10 +65,10 @@ def start_followers() -> Stoppable:
     return _Callback(join)
 
 
-WEB = (start_listener,)
+WEB = (hear_the_read_models,)
 WORKER = (start_worker,)
-FOLLOWERS = (start_listener, start_followers)
-EVERYTHING = (start_listener, start_worker, start_followers)
+FOLLOWERS = (hear_the_log, start_followers)
+EVERYTHING = (hear_the_read_models, start_worker, start_followers)
 
 
 def web_parts() -> tuple[Callable[[], Stoppable], ...]:

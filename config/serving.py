@@ -23,6 +23,8 @@ HEAD_BYTES_MAX = 16 * 1024
 BACKLOG_MAX = 2048
 # Below the ten seconds that a container engine waits before it kills.
 STOP_TIMEOUT_SECONDS = 8
+# Longer than proxies keep theirs, so that it is they who close a quiet connection.
+KEEP_ALIVE_SECONDS = 75
 
 
 def serve(host: str, port: int, *, reload: bool = False) -> None:
@@ -43,6 +45,7 @@ def serve(host: str, port: int, *, reload: bool = False) -> None:
         server_header=False,
         backlog=BACKLOG_MAX,
         workers=1,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_TIMEOUT_SECONDS,
         reload=reload,
         reload_dirs=_source_folders() if reload else None,

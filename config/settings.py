@@ -86,6 +86,9 @@ def _sqlite(database: dict[str, Any]) -> dict[str, Any]:
 def _postgres(database: dict[str, Any]) -> dict[str, Any]:
     options = {
         "application_name": "chatledger",
+        # The same few statements each time: prepared, the server plans them once a connection.
+        "server_side_binding": True,
+        "prepare_threshold": 3,
         "connect_timeout": 2,
         "keepalives_idle": 5,
         "keepalives_interval": 2,

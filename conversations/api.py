@@ -89,8 +89,9 @@ async def send_message(
         message=body.message,
         idempotent=key is not None,
     )
-    accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
-    end = await _end(accepted, preference)
+    with replies.Waiting(command.message_id) as waiting:
+        accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
+        end = await _end(accepted, waiting, preference)
     _describe(response, accepted.message_id, preference)
     if end is None:
         return Status(202, schemas.Pending(id=accepted.message_id))
@@ -122,14 +123,16 @@ def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:
     return accepted
 
 
-async def _end(accepted: commands.Accepted, preference: Preference) -> Ended | None:
+async def _end(
+    accepted: commands.Accepted, waiting: replies.Waiting, preference: Preference
+) -> Ended | None:
     """Wait for the end and until it is shown; None if it has not come or is not waited for."""
     message_id = accepted.message_id
     if accepted.repeated and (before := await in_thread(end_of, message_id)):
         await shown(before.position, *_SHOWING)
         return before
     seconds = preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
-    position = await replies.wait_for_end(message_id, seconds) if seconds else None
+    position = await waiting.end(seconds) if seconds else None
     if position is None:
         await shown(accepted.position, *_SHOWING)
         return None

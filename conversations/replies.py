@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Self
 from uuid import UUID
 
 from conversations.actors import generate_response
@@ -24,20 +25,32 @@ def enqueue(message_id: UUID) -> None:
         logger.warning("message %s waits for the sweeper: %s", message_id, error)
 
 
-async def wait_for_end(message_id: UUID, timeout_seconds: float) -> int | None:
-    """The position of the event that ends a message, or None when the time runs out first."""
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            heard = asyncio.create_task(_hear(message_id))
-            seen = asyncio.create_task(_look(message_id))
-            try:
-                done, _ = await asyncio.wait((heard, seen), return_when=asyncio.FIRST_COMPLETED)
-                return done.pop().result()
-            finally:
-                heard.cancel()
-                seen.cancel()
-    except TimeoutError:
-        return None
+class Waiting:
+    """Waiting for a message's end: listening begins at once, so that it may begin before the send.
+
+    Used as a context manager on the event loop, whose exit ends the listening.
+    """
+
+    def __init__(self, message_id: UUID) -> None:
+        self._message_id = message_id
+        self._heard = asyncio.create_task(_hear(message_id))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._heard.cancel()
+
+    async def end(self, timeout_seconds: float) -> int | None:
+        """The position of the event that ends the message, or None when the time runs out first."""
+        seen = asyncio.create_task(_look(self._message_id))
+        try:
+            done, _ = await asyncio.wait(
+                (self._heard, seen), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            return done.pop().result() if done else None
+        finally:
+            seen.cancel()
 
 
 async def _hear(message_id: UUID) -> int:

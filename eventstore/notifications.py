@@ -7,7 +7,7 @@ a command in a shell may write, so the look once a second stays.
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import connection
@@ -37,12 +37,15 @@ def on_poll(callback: Callable[[], None]) -> None:
     _polls.append(callback)
 
 
-def start() -> None:
-    """Start this process's listener; a second call changes nothing."""
+def start(*channels: str) -> None:
+    """Start this process's listener on some channels; a second call changes nothing.
+
+    A process listens only to what it waits for: every announcement wakes it.
+    """
     global _listener  # noqa: PLW0603 (one a process)
     with _guard:
         if _listener is None:
-            _listener = Listener()
+            _listener = Listener(channels)
             _listener.start()
 
 
@@ -59,8 +62,9 @@ def stop() -> None:
 class Listener(threading.Thread):
     """One thread and one connection that hear what other processes append and project."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Sequence[str]) -> None:
         super().__init__(name="listener", daemon=True)
+        self.channels = channels
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -85,7 +89,7 @@ class Listener(threading.Thread):
         connection.ensure_connection()
         raw: Any = connection.connection
         with connection.cursor() as cursor:
-            for channel in _callbacks:
+            for channel in self.channels:
                 cursor.execute(f'LISTEN "{channel}"')
         # What happened before LISTEN was up has announced itself to nobody.
         _poll()

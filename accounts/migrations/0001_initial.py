@@ -4,22 +4,23 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Credential',
+            name="Credential",
             fields=[
-                ('user_id', models.UUIDField(primary_key=True, serialize=False)),
-                ('claim_id', models.UUIDField(help_text="the stream of the name's claim", unique=True)),
-                ('password_hash', models.TextField()),
-                ('jwt_epoch', models.IntegerField(default=0)),
-                ('active', models.BooleanField(default=True)),
-                ('role', models.TextField(default='member', help_text='member or staff')),
+                ("user_id", models.UUIDField(primary_key=True, serialize=False)),
+                (
+                    "claim_id",
+                    models.UUIDField(help_text="the stream of the name's claim", unique=True),
+                ),
+                ("password_hash", models.TextField()),
+                ("jwt_epoch", models.IntegerField(default=0)),
+                ("active", models.BooleanField(default=True)),
+                ("role", models.TextField(default="member", help_text="member or staff")),
             ],
         ),
     ]

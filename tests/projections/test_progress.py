@@ -27,7 +27,7 @@ def shown(position: int, *names: str, seconds: float = 0.0) -> bool:
 
 @pytest.fixture
 def listener() -> Iterator[None]:
-    notifications.start()
+    notifications.start(positions.PROJECTED_CHANNEL)
     yield
     notifications.stop()
 
