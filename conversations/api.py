@@ -1,6 +1,5 @@
 """The HTTP side of sending: a message goes in, and its response comes back or can be fetched."""
 
-import asyncio
 import re
 from typing import Any
 from uuid import UUID
@@ -81,6 +80,7 @@ async def send_message(
     """
     key = _idempotency_key(request)
     preference = parse_prefer(request.META.get("HTTP_PREFER"))
+    seconds = preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
     caller = request.auth
     command = commands.SendMessage(
         user_id=caller.user_id,
@@ -88,10 +88,11 @@ async def send_message(
         message_id=commands.message_id_for(caller.user_id, key),
         message=body.message,
         idempotent=key is not None,
+        awaited=seconds > 0,
     )
-    with replies.Waiting(command.message_id) as waiting:
+    with replies.Waiting(command.message_id, seconds) as waiting:
         accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
-        end = await _end(accepted, waiting, preference)
+        end = await _end(accepted, waiting)
     _describe(response, accepted.message_id, preference)
     if end is None:
         return Status(202, schemas.Pending(id=accepted.message_id))
@@ -123,22 +124,12 @@ def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:
     return accepted
 
 
-async def _end(
-    accepted: commands.Accepted, waiting: replies.Waiting, preference: Preference
-) -> Ended | None:
+async def _end(accepted: commands.Accepted, waiting: replies.Waiting) -> Ended | None:
     """Wait for the end and until it is shown; None if it has not come or is not waited for."""
-    message_id = accepted.message_id
-    if accepted.repeated and (before := await in_thread(end_of, message_id)):
-        await shown(before.position, *_SHOWING)
-        return before
-    seconds = preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
-    position = await waiting.end(seconds) if seconds else None
-    if position is None:
-        await shown(accepted.position, *_SHOWING)
-        return None
-    # The log has the end already; it is read while the read models follow.
-    end, _ = await asyncio.gather(in_thread(end_of, message_id), shown(position, *_SHOWING))
-    return end
+    ended = await in_thread(end_of, accepted.message_id) if accepted.repeated else None
+    ended = ended or await waiting.end()
+    await shown(ended.position if ended else accepted.position, *_SHOWING)
+    return ended
 
 
 #: The read models that show a message and what it cost.

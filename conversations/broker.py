@@ -32,8 +32,10 @@ TIME_LIMIT_AFTER_DEADLINE_SECONDS = 15
 QUEUED_MAX = 10_000
 #: Wake-ups that wait at most: a worker that wakes fetches all it can.
 WAKE_UPS_MAX = 256
-#: How long an idle consumer blocks before it looks by itself.
+#: How long an idle consumer blocks before it looks by itself, and how long one pauses whose
+#: worker has all it may fetch.
 IDLE_SECONDS = 1.0
+FULL_SECONDS = 0.02
 #: How often an idle worker thread looks whether it shall stop, and how long the others may take.
 WORKER_IDLE_MS = 500
 STOP_SECONDS = 5
@@ -68,8 +70,7 @@ class WakingRedisBroker(RedisBroker):
         self.bells = bells
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:
-        """A consumer that waits for the bell; the library's own pause would only come before it."""
-        return _WakingConsumer(self, queue_name, prefetch, timeout=1)  # type: ignore[no-untyped-call]  # as above
+        return _WakingConsumer(self, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]  # as above
 
     def do_enqueue(self, queue_name: str, *args: Any) -> None:
         script = self.scripts["dispatch"]
@@ -105,16 +106,29 @@ class WakingRedisBroker(RedisBroker):
 class _WakingConsumer(_RedisConsumer):
     """Fetches when there is word of a message, and once a second in any case."""
 
+    #: The last fetch brought less than was asked for: what came later has rung.
+    _drained = False
+
     def __next__(self) -> Any:
-        message = super().__next__()  # type: ignore[no-untyped-call]  # as above
-        if message is None and self.outstanding_message_count < self.prefetch:
+        if not self.message_cache:
+            room = self.prefetch - self.outstanding_message_count
+            if room <= 0:
+                time.sleep(FULL_SECONDS)
+                return None
             try:
-                self.broker.bells.brpop(
-                    [_bell(self.broker.namespace, self.queue_name)], IDLE_SECONDS
-                )
+                self._fill(room)
             except redis.ConnectionError as error:
                 raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]  # as above
-        return message
+        if not self.message_cache:
+            return None
+        return super().__next__()  # type: ignore[no-untyped-call]  # as above
+
+    def _fill(self, room: int) -> None:
+        if self._drained:
+            bell = _bell(self.broker.namespace, self.queue_name)
+            self.broker.bells.brpop([bell], IDLE_SECONDS)
+        self.message_cache = self.broker.do_fetch(self.queue_name, room)
+        self._drained = len(self.message_cache) < room
 
 
 def _bell(namespace: str, queue_name: str) -> str:

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from accounts.domain import Account
 from conversations.domain import Conversation, Exchange
-from conversations.ends import end_position
+from conversations.ends import Ended, end_of
 from eventstore.cause import Cause
 from eventstore.domain import Refused
 from eventstore.log import decide, event_log, one_at_a_time
@@ -27,13 +27,17 @@ class ConversationNotFound(Refused):
 
 @dataclass(frozen=True)
 class SendMessage:
-    """`conversation_id` None: the user's default conversation. `idempotent`: there is a key."""
+    """`conversation_id` None: the user's default conversation. `idempotent`: there is a key.
+
+    `awaited`: the answer waits for the end, so that nobody is owed a look at the message before.
+    """
 
     user_id: UUID
     conversation_id: UUID | None
     message_id: UUID
     message: str = field(repr=False)
     idempotent: bool
+    awaited: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
             price=settings.MESSAGE_PRICE,
             deadline_seconds=settings.RESPONSE_DEADLINE_SECONDS,
         )
-        position = log.append(account, conversation, exchange, cause=cause)
+        position = log.append(
+            account, conversation, exchange, cause=cause, announced=not command.awaited
+        )
         return Accepted(command.message_id, position, repeated=False)
 
     with one_at_a_time(command.user_id):
@@ -92,35 +98,36 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
 
 def respond_to_message(
     exchange: Exchange, response: str, *, cost: int, model: str, cause: Cause
-) -> int | None:
+) -> Ended | None:
     """End a message with its response and refund what it did not cost, in one append.
 
-    Returns the position of the end, also when another had ended the message first; None when the
-    message does not exist.
+    Returns how the message has ended, which is another end when another writer was first; None
+    when the message does not exist.
     """
+    cost = min(cost, exchange.price)
 
-    def decision(*, fresh: bool) -> int | None:
+    def decision(*, fresh: bool) -> Ended | None:
         current = event_log().find(Exchange, exchange.id) if fresh else exchange.copy()
         if current is None or current.ended:
-            return end_position(exchange.id)
+            return end_of(exchange.id)
         current.respond(response, cost=cost, model=model)
-        return _append_end(
-            current, cost=min(cost, current.price), reason="unused", fresh=fresh, cause=cause
-        )
+        position = _append_end(current, cost=cost, reason="unused", fresh=fresh, cause=cause)
+        return Ended(position, "done", cost, response=response)
 
     with one_at_a_time(exchange.user_id):
         return decide(decision)
 
 
-def fail_message(message_id: UUID, reason: str, cause: Cause) -> int | None:
+def fail_message(message_id: UUID, reason: str, cause: Cause) -> Ended | None:
     """End a message without a response and refund it, in one append; see `respond_to_message`."""
 
-    def decision(*, fresh: bool) -> int | None:
+    def decision(*, fresh: bool) -> Ended | None:
         current = event_log().find(Exchange, message_id)
         if current is None or current.ended:
-            return end_position(message_id)
+            return end_of(message_id)
         current.fail(reason)
-        return _append_end(current, cost=0, reason=reason, fresh=fresh, cause=cause)
+        position = _append_end(current, cost=0, reason=reason, fresh=fresh, cause=cause)
+        return Ended(position, "failed", 0, reason=reason)
 
     return decide(decision)
 

@@ -1,4 +1,4 @@
-"""How a message ended, by the log: the second event of its stream, if there is one."""
+"""How a message ended: what the log says, and what whoever waits for it is told."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,22 +13,18 @@ class Ended:
 
     position: int
     status: str
+    cost: int
     response: str | None = None
     reason: str | None = None
 
 
 def end_of(message_id: UUID) -> Ended | None:
-    """The end of a message; None while it is pending or unknown."""
+    """The end of a message by the log; None while it is pending or unknown."""
     events = read_stream(message_id)
     if len(events) < 2:
         return None
     end = events[1]
     if "reason" in end.data:
-        return Ended(end.position, "failed", reason=end.data["reason"])
-    return Ended(end.position, "done", response=decrypt_all([end.data["response"]])[0])
-
-
-def end_position(message_id: UUID) -> int | None:
-    """The position of the event that ended a message; None while it is pending or unknown."""
-    events = read_stream(message_id)
-    return events[1].position if len(events) > 1 else None
+        return Ended(end.position, "failed", end.data["cost"], reason=end.data["reason"])
+    response = decrypt_all([end.data["response"]])[0]
+    return Ended(end.position, "done", end.data["cost"], response=response)

@@ -53,9 +53,9 @@ def generate(message_id: UUID) -> None:
 
 def end_with_failure(message_id: UUID, reason: str, cause: Cause) -> None:
     """Fail a message, refund it, and tell whoever waits."""
-    position = fail_message(message_id, reason, cause)
-    if position is not None:
-        _publish(message_id, End(position))
+    ended = fail_message(message_id, reason, cause)
+    if ended is not None:
+        _publish(message_id, End(ended))
 
 
 def _respond(exchange: Exchange, cause: Cause) -> None:
@@ -74,11 +74,11 @@ def _respond(exchange: Exchange, cause: Cause) -> None:
         logger.exception("the responder broke on message %s", message_id)
         end_with_failure(message_id, "responder", cause)
         return
-    position = respond_to_message(
+    ended = respond_to_message(
         exchange, "".join(pieces), cost=exchange.price, model=responder.model, cause=cause
     )
-    if position is not None:
-        _publish(message_id, End(position))
+    if ended is not None:
+        _publish(message_id, End(ended))
 
 
 def _publish(message_id: UUID, *items: Item) -> None:

@@ -26,10 +26,15 @@ APPENDED_CHANNEL = "chatledger_appended"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Events that are stored together or not at all."""
+    """Events that are stored together or not at all.
+
+    `announced` wakes the followers at once. Where nobody is owed a look at the effect yet, the
+    next announcement, or the followers' own look once a second, is soon enough.
+    """
 
     events: Sequence[StoredEvent]
     cause: Cause
+    announced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ def _append_postgres(jobs: Sequence[Job]) -> list[Outcome]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT chatledger_append(%s::int[], %s::uuid[], %s::int[], %s::text[], %s::bytea[],"
-            " %s::uuid[], %s::text[], %s::text[], %s::uuid[])",
+            " %s::uuid[], %s::text[], %s::text[], %s::uuid[], %s)",
             [
                 [number for number, _, _ in rows],
                 [event.originator_id for _, event, _ in rows],
@@ -93,6 +98,7 @@ def _append_postgres(jobs: Sequence[Job]) -> list[Outcome]:
                 [cause.actor for _, _, cause in rows],
                 [cause.request_id for _, _, cause in rows],
                 [cause.causation_id for _, _, cause in rows],
+                any(job.announced for job in jobs),
             ],
         )
         (positions,) = cursor.fetchone()

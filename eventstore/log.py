@@ -132,16 +132,16 @@ class EventLog(Application[UUID]):
         except AggregateNotFoundError:
             return None
 
-    def append(self, *aggregates: Aggregate, cause: Cause) -> int:
+    def append(self, *aggregates: Aggregate, cause: Cause, announced: bool = True) -> int:
         """Store what the aggregates have pending, in this order, together or not at all.
 
-        Returns the position of the last event. Raises the library's `IntegrityError` when another
+        `announced` as in `Job`. Returns the position of the last event. Raises the library's `IntegrityError` when another
         writer was first, and `StoreUnavailable` when the fate is unknown.
         """
         events = [event for each in aggregates for event in each.collect_events()]
         stored = list(map(self.mapper.to_stored_event, events))
         try:
-            positions = self.recorder.insert_events(stored, cause=cause) or [0]
+            positions = self.recorder.insert_events(stored, cause=cause, announced=announced) or [0]
         except Exception:
             for each in aggregates:
                 self.evict(each.id)

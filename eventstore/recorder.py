@@ -67,7 +67,12 @@ class LogRecorder(ApplicationRecorder):
     """The log as the library sees it."""
 
     def insert_events(
-        self, stored_events: Sequence[StoredEvent], *, cause: Cause = NO_CAUSE, **_: Any
+        self,
+        stored_events: Sequence[StoredEvent],
+        *,
+        cause: Cause = NO_CAUSE,
+        announced: bool = True,
+        **_: Any,
     ) -> Sequence[int]:
         """Store the events together or not at all; returns their positions.
 
@@ -76,7 +81,7 @@ class LogRecorder(ApplicationRecorder):
         """
         if not stored_events:
             return []
-        job = Job(stored_events, cause)
+        job = Job(stored_events, cause, announced)
         last = append_here(job) if connection.in_atomic_block else shared_writer.store(job)
         return list(range(last - len(stored_events) + 1, last + 1))
 

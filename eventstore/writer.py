@@ -105,7 +105,7 @@ def _append_and_commit(jobs: Sequence[Job]) -> list[Outcome]:
 
 def _settle(batch: Sequence[tuple[Job, "Future[int]"]], outcomes: Sequence[Outcome]) -> None:
     positions = [outcome for outcome in outcomes if not isinstance(outcome, Conflict)]
-    if positions:
+    if positions and any(job.announced for job, _ in batch):
         appended.advance(positions[-1])
     for (_, future), outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, Conflict):

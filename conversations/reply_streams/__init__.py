@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from django.conf import settings
 
+from conversations.ends import Ended
 from eventstore.once import once
 
 #: How long a stream that has ended, or has fallen silent, is kept.
@@ -30,9 +31,9 @@ class Restart(msgspec.Struct, tag="restart", frozen=True):
 
 
 class End(msgspec.Struct, tag="end", frozen=True):
-    """The message has ended; `position` is that of the event that says how."""
+    """The message has ended, as the log says; whoever waits needs to look no further."""
 
-    position: int
+    ended: Ended
 
 
 Item = Delta | Restart | End

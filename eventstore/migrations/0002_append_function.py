@@ -5,7 +5,7 @@ from django.db import migrations
 APPEND = """
 CREATE FUNCTION chatledger_append(
     jobs int[], streams uuid[], versions int[], topics text[], datas bytea[],
-    event_ids uuid[], actors text[], request_ids text[], causation_ids uuid[]
+    event_ids uuid[], actors text[], request_ids text[], causation_ids uuid[], announced boolean
 ) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     start_position bigint;
@@ -64,7 +64,7 @@ BEGIN
             END;
         END LOOP;
     END;
-    IF last_position > start_position THEN
+    IF announced AND last_position > start_position THEN
         PERFORM pg_notify('chatledger_appended', last_position::text);
     END IF;
     RETURN results;

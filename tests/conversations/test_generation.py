@@ -11,7 +11,7 @@ from accounts.domain import Account
 from conversations import responders
 from conversations.commands import fail_message, respond_to_message
 from conversations.domain import Exchange
-from conversations.ends import end_position
+from conversations.ends import end_of as ended_as
 from conversations.generation import ATTEMPTS_MAX, generate, lease_name
 from conversations.responders import Prompt, ResponderFailed
 from eventstore.leases import get_leases
@@ -65,10 +65,10 @@ def test_a_message_somebody_works_on_is_left_to_them(alice: UUID, send: Send) ->
     message_id = send(alice).message_id
     get_leases().renew(lease_name(message_id), "somebody", 10)
     generate(message_id)
-    assert end_position(message_id) is None
+    assert ended_as(message_id) is None
     get_leases().release(lease_name(message_id), "somebody")
     generate(message_id)
-    assert end_position(message_id) is not None
+    assert ended_as(message_id) is not None
 
 
 def test_a_message_that_is_not_in_the_log_is_nobodys_work() -> None:
@@ -120,9 +120,9 @@ def test_two_attempts_are_made_and_no_third(
 def test_a_late_response_after_a_refund_changes_nothing(alice: UUID, send: Send) -> None:
     message_id = send(alice).message_id
     late = event_log().load(Exchange, message_id)
-    failed_at = fail_message(message_id, "deadline", CAUSE)
-    answered_at = respond_to_message(late, "late", cost=100, model="dummy", cause=CAUSE)
-    assert answered_at == failed_at == end_position(message_id)
+    failed = fail_message(message_id, "deadline", CAUSE)
+    answered = respond_to_message(late, "late", cost=100, model="dummy", cause=CAUSE)
+    assert answered == failed == ended_as(message_id)
     assert end_of(message_id).data["reason"] == "deadline"
     assert EventLog().load(Account, alice).tokens == 4000
 
@@ -138,9 +138,11 @@ def test_a_refund_after_a_response_changes_nothing(alice: UUID, send: Send) -> N
 def test_a_response_that_costs_less_is_refunded_in_the_same_append(alice: UUID, send: Send) -> None:
     message_id = send(alice).message_id
     exchange = event_log().load(Exchange, message_id)
-    position = respond_to_message(exchange, "short", cost=30, model="dummy", cause=CAUSE)
-    assert position == end_of(message_id).position
-    refund = read_events(position - 2, 1)[0]
+    ended = respond_to_message(exchange, "short", cost=30, model="dummy", cause=CAUSE)
+    assert ended == ended_as(message_id)
+    assert ended
+    assert (ended.cost, ended.response) == (30, "short")
+    refund = read_events(ended.position - 2, 1)[0]
     assert (refund.data["amount"], refund.data["reason"]) == (70, "unused")
     assert refund.at == end_of(message_id).at
     assert EventLog().load(Account, alice).tokens == 3970

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from conversations.ends import Ended
 from conversations.reply_streams import (
     Delta,
     End,
@@ -17,7 +18,8 @@ from conversations.reply_streams import (
     reply_streams,
 )
 
-STORY: list[Item] = [Delta("Hi "), Delta("there"), Restart(), Delta("Hello"), End(7)]
+END = End(Ended(7, "done", 100, response="Hello"))
+STORY: list[Item] = [Delta("Hi "), Delta("there"), Restart(), Delta("Hello"), END]
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_readers_that_come_at_any_time_hear_everything_once_and_in_order(
     streams: ReplyStreams,
 ) -> None:
     message_id = uuid4()
-    story = [Delta(str(number)) for number in range(200)] + [End(1)]
+    story = [Delta(str(number)) for number in range(200)] + [END]
 
     async def read(delay: float) -> list[Item]:
         await asyncio.sleep(delay)
@@ -76,14 +78,17 @@ def test_readers_that_come_at_any_time_hear_everything_once_and_in_order(
 
 def test_streams_of_different_messages_do_not_mix(streams: ReplyStreams) -> None:
     first, second = uuid4(), uuid4()
-    streams.publish(first, Delta("first"), End(1))
-    streams.publish(second, Delta("second"), End(2))
+    streams.publish(first, Delta("first"), END)
+    streams.publish(second, Delta("second"), End(Ended(2, "failed", 0, reason="responder")))
 
     async def read() -> list[list[Item]]:
         async with streams.follow(first) as one, streams.follow(second) as other:
             return [await until_the_end(one), await until_the_end(other)]
 
-    assert asyncio.run(read()) == [[Delta("first"), End(1)], [Delta("second"), End(2)]]
+    assert asyncio.run(read()) == [
+        [Delta("first"), END],
+        [Delta("second"), End(Ended(2, "failed", 0, reason="responder"))],
+    ]
 
 
 def test_what_the_channel_says_during_a_catch_up_comes_once_and_in_order() -> None:
@@ -93,7 +98,7 @@ def test_what_the_channel_says_during_a_catch_up_comes_once_and_in_order() -> No
     class BusyList:
         async def lrange(self, *_: object) -> list[bytes]:
             reader.offer(1, redis._encode(Delta("Hi")))
-            reader.offer(2, redis._encode(End(7)))
+            reader.offer(2, redis._encode(END))
             return [redis._encode(Delta("Hi"))]
 
     async def story() -> list[Item]:
@@ -101,7 +106,7 @@ def test_what_the_channel_says_during_a_catch_up_comes_once_and_in_order() -> No
         await hub._catch_up(reader)
         return await until_the_end(reader.items())
 
-    assert asyncio.run(story()) == [Delta("Hi"), End(7)]
+    assert asyncio.run(story()) == [Delta("Hi"), END]
     assert reader.queue.empty()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from accounts.domain import Account
 from conversations import sweeper as sweeper_module
-from conversations.ends import end_position
+from conversations.ends import end_of
 from conversations.generation import generate, lease_name
 from conversations.sweeper import RESEND_SECONDS_MAX, Sweeper
 from eventstore.leases import get_leases
@@ -97,7 +97,7 @@ def test_nothing_is_failed_before_its_deadline(
 ) -> None:
     message_id = send(alice).message_id
     sweep(Sweeper(), clock, at=89)
-    assert end_position(message_id) is None
+    assert end_of(message_id) is None
 
 
 def test_what_has_ended_is_not_swept(
