@@ -4,8 +4,10 @@ import asyncio
 import io
 import logging
 import os
+import string
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import django
 from django.conf import settings
@@ -32,6 +34,10 @@ class Requests(ASGIHandler):
         body = await _read_body(receive)
         if body is None:
             return
+        if not scope["query_string"].isascii():
+            # Raw bytes have no place in a query; quoted, they are a value like any other.
+            quoted = quote(scope["query_string"], safe=string.punctuation)
+            scope = {**scope, "query_string": quoted.encode()}
         set_script_prefix(get_script_prefix(scope))
         request, refusal = self.create_request(scope, io.BytesIO(body))
         if request is None:

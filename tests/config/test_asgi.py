@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from config.asgi import Requests
 
 LIMIT = 128 * 1024
@@ -70,3 +72,15 @@ def test_a_body_in_chunks_at_its_limit_is_not_too_large() -> None:
 
 def test_a_client_that_goes_before_its_body_ends_is_not_answered() -> None:
     assert exchange("/send/", piece(more=True), {"type": "http.disconnect"}) == ([], 2)
+
+
+def test_a_query_that_is_not_utf8_is_answered_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = {**scope("/livez/", "GET"), "query_string": b"a=\xff&b=c"}
+    monkeypatch.setattr("tests.config.test_asgi.scope", lambda *_: raw)
+
+    sent, _ = exchange("/livez/", {"type": "http.request"}, method="GET")
+
+    assert sent[0]["status"] == 200
+    assert b"x-request-id" in {name.lower() for name, _ in sent[0]["headers"]}

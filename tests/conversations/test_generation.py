@@ -54,10 +54,20 @@ def test_a_message_ends_with_its_response_and_what_caused_it(alice: UUID, send: 
     assert event_log().load(Account, alice).tokens == 3900
 
 
-def test_a_message_delivered_twice_is_answered_once(alice: UUID, send: Send) -> None:
+def test_a_message_delivered_twice_is_generated_once(
+    alice: UUID, send: Send, respond_with: Callable[[Respond], None]
+) -> None:
+    calls: list[UUID] = []
+
+    def count(prompt: Prompt) -> Iterator[str]:
+        calls.append(prompt.message_id)
+        yield "once"
+
+    respond_with(count)
     message_id = send(alice).message_id
     generate(message_id)
     generate(message_id)
+    assert calls == [message_id]
     assert len(read_stream(message_id)) == 2
 
 

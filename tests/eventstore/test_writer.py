@@ -87,3 +87,23 @@ def kill_writers_connection(shared: SharedWriter) -> None:
         with pytest.raises(Exception):  # noqa: B017, PT011 (whatever it is, it must not be the last word)
             shared.store(Closing.__new__(Closing))
         assert closed.wait(5)
+
+
+def test_writers_of_several_processes_never_let_a_position_appear_behind_a_reader() -> None:
+    # Each shared writer has a connection of its own, as each process has.
+    writers = [SharedWriter() for _ in range(4)]
+    jobs = 50
+
+    def write(shared: SharedWriter) -> None:
+        for _ in range(jobs):
+            shared.store(Job(events(count=2), CAUSE))
+
+    seen: list[int] = []
+    with ThreadPoolExecutor(len(writers)) as processes:
+        writing = [processes.submit(write, shared) for shared in writers]
+        while not all(each.done() for each in writing):
+            seen += [event.position for event in read_events(seen[-1] if seen else 0)]
+        for each in writing:
+            each.result()
+    seen += [event.position for event in read_events(seen[-1])]
+    assert seen == list(range(1, len(writers) * jobs * 2 + 1))
