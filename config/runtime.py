@@ -42,10 +42,9 @@ def hear_the_read_models() -> Stoppable:
 
 def start_worker() -> Stoppable:
     """Generate responses in this process."""
-    from conversations import broker
+    from conversations import worker
 
-    worker: Stoppable = broker.start_worker(settings.WORKER_THREADS)
-    return worker
+    return worker.start_worker(settings.WORKER_THREADS)
 
 
 def start_followers() -> Stoppable:

@@ -36,9 +36,6 @@ WAKE_UPS_MAX = 256
 #: worker has all it may fetch.
 IDLE_SECONDS = 1.0
 FULL_SECONDS = 0.02
-#: How often an idle worker thread looks whether it shall stop, and how long the others may take.
-WORKER_IDLE_MS = 500
-STOP_SECONDS = 5
 #: A fetched message whose worker is silent for so long goes back to the queue.
 HEARTBEAT_TIMEOUT_MS = 15_000
 #: Nobody reads what failed: the log says how each message ended.
@@ -169,25 +166,3 @@ def make_broker() -> Broker:
 
 
 broker = make_broker()
-
-
-class RunningWorker:
-    """The worker threads of this process."""
-
-    def __init__(self, worker: dramatiq.Worker) -> None:
-        self._worker = worker
-
-    def stop(self) -> None:
-        """Finish what was begun, within `STOP_SECONDS`; another worker does what is left."""
-        self._worker.stop(timeout=STOP_SECONDS * 1000)
-
-
-def start_worker(threads: int) -> RunningWorker:
-    """Start worker threads in this process."""
-    import conversations.actors  # noqa: F401  (the broker has to know the actors)
-
-    worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=WORKER_IDLE_MS)
-    # What this worker fetches and does not begin, another one could have begun.
-    worker.queue_prefetch = threads
-    worker.start()
-    return RunningWorker(worker)

@@ -135,8 +135,9 @@ class EventLog(Application[UUID]):
     def append(self, *aggregates: Aggregate, cause: Cause, announced: bool = True) -> int:
         """Store what the aggregates have pending, in this order, together or not at all.
 
-        `announced` as in `Job`. Returns the position of the last event. Raises the library's `IntegrityError` when another
-        writer was first, and `StoreUnavailable` when the fate is unknown.
+        `announced` as in `Job`. Returns the position of the last event. Raises the library's
+        `IntegrityError` when another writer was first, and `StoreUnavailable` when the fate is
+        unknown.
         """
         events = [event for each in aggregates for event in each.collect_events()]
         stored = list(map(self.mapper.to_stored_event, events))

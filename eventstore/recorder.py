@@ -38,33 +38,47 @@ def _as_parameter(stream_id: UUID | str) -> Any:
     return stream_id
 
 
-def _select(table: str, stream_id: UUID | str, **page: Any) -> list[StoredEvent]:
-    clauses, parameters = ["stream_id = %s"], [_as_parameter(stream_id)]
-    if page["gt"] is not None:
-        clauses.append("version > %s")
-        parameters.append(page["gt"])
-    if page["lte"] is not None:
-        clauses.append("version <= %s")
-        parameters.append(page["lte"])
-    order = "DESC" if page["desc"] else "ASC"
-    limit = ""
-    if page["limit"] is not None:
-        limit = " LIMIT %s"
-        parameters.append(page["limit"])
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT stream_id, version, topic, data FROM {table}"  # noqa: S608 (constants)
-            f" WHERE {' AND '.join(clauses)} ORDER BY version {order}{limit}",
-            parameters,
-        )
-        return [
-            StoredEvent(as_uuid(stream), version, topic, bytes(data))
-            for stream, version, topic, data in cursor.fetchall()
-        ]
+class StreamReader(AggregateRecorder):
+    """Reads one stream of a table that is laid out as the log is."""
+
+    table: str
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        clauses, parameters = ["stream_id = %s"], [_as_parameter(originator_id)]
+        if gt is not None:
+            clauses.append("version > %s")
+            parameters.append(gt)
+        if lte is not None:
+            clauses.append("version <= %s")
+            parameters.append(lte)
+        end = " ORDER BY version DESC" if desc else " ORDER BY version"
+        if limit is not None:
+            end += " LIMIT %s"
+            parameters.append(limit)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT stream_id, version, topic, data FROM {self.table}"  # noqa: S608 (constants)
+                f" WHERE {' AND '.join(clauses)}{end}",
+                parameters,
+            )
+            return [
+                StoredEvent(as_uuid(stream), version, topic, bytes(data))
+                for stream, version, topic, data in cursor.fetchall()
+            ]
 
 
-class LogRecorder(ApplicationRecorder):
+class LogRecorder(StreamReader, ApplicationRecorder):
     """The log as the library sees it."""
+
+    table = "eventstore_event"
 
     def insert_events(
         self,
@@ -84,17 +98,6 @@ class LogRecorder(ApplicationRecorder):
         job = Job(stored_events, cause, announced)
         last = append_here(job) if connection.in_atomic_block else shared_writer.store(job)
         return list(range(last - len(stored_events) + 1, last + 1))
-
-    def select_events(
-        self,
-        originator_id: UUID | str,
-        *,
-        gt: int | None = None,
-        lte: int | None = None,
-        desc: bool = False,
-        limit: int | None = None,
-    ) -> Sequence[StoredEvent]:
-        return _select("eventstore_event", originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
 
     def select_notifications(
         self,
@@ -147,8 +150,10 @@ class LogSubscription(Subscription[ApplicationRecorder]):
         raise StopIteration
 
 
-class SnapshotRecorder(AggregateRecorder):
+class SnapshotRecorder(StreamReader):
     """Snapshots, one row a stream and version."""
+
+    table = "eventstore_snapshot"
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> None:
         rows = [
@@ -167,14 +172,3 @@ class SnapshotRecorder(AggregateRecorder):
             raise IntegrityError(str(error)) from error
         except DatabaseError as error:
             raise OperationalError(str(error)) from error
-
-    def select_events(
-        self,
-        originator_id: UUID | str,
-        *,
-        gt: int | None = None,
-        lte: int | None = None,
-        desc: bool = False,
-        limit: int | None = None,
-    ) -> Sequence[StoredEvent]:
-        return _select("eventstore_snapshot", originator_id, gt=gt, lte=lte, desc=desc, limit=limit)

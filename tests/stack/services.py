@@ -21,7 +21,25 @@ class Service:
     """A running service of either profile."""
 
     profile: str
-    url: str
+
+    def __init__(self, running: Embedded | Stack) -> None:
+        self._running = running
+
+    @property
+    def url(self) -> str:
+        return self._running.url
+
+    def __enter__(self) -> Self:
+        self._running.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._running.__exit__(kind, error, trace)
 
     def user(self, name: str) -> User:
         """Register a user and log in."""
@@ -62,19 +80,7 @@ class EmbeddedService(Service):
 
     def __init__(self, folder: Path, **extra_env: str) -> None:
         self.process = Embedded(folder, extra_env=extra_env)
-
-    def __enter__(self) -> Self:
-        self.process.__enter__()
-        self.url = self.process.url
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.process.__exit__(kind, error, trace)
+        super().__init__(self.process)
 
     def ledger(self) -> Ledger:
         return read_sqlite(self.process.folder / "chatledger.sqlite3")
@@ -88,19 +94,7 @@ class FullService(Service):
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.stack = Stack(folder, **options)
-
-    def __enter__(self) -> Self:
-        self.stack.__enter__()
-        self.url = self.stack.url
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stack.__exit__(kind, error, trace)
+        super().__init__(self.stack)
 
     def ledger(self) -> Ledger:
         return read_postgres(self.stack.postgres.url)
