@@ -10,7 +10,12 @@ DEVELOPMENT := $(VENV)/.development-installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 SOURCES := accounts benchmarks config conversations devstack eventstore manage.py projections tests
 
-.PHONY: run test test-embedded test-full check lint stack keys lock clean
+.DEFAULT_GOAL := help
+
+.PHONY: help run test test-embedded test-full check lint stack keys lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(RUNTIME) ## everything in one process on SQLite, on http://localhost:8000 (PORT)
 	@exec $(BIN)/python manage.py serve --migrate
@@ -60,9 +65,9 @@ $(DEVELOPMENT): requirements-dev.txt | $(BIN)/python
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || \
-		{ echo 'Chatledger needs Python 3.11 or newer and finds no $(PYTHON); choose one: make PYTHON=python3.12' >&2; exit 2; }
+		{ echo 'Chatledger needs Python 3.11 or newer and finds no $(PYTHON); choose one: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Chatledger needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); choose another: make PYTHON=python3.12" >&2; exit 2; }
+		{ echo "Chatledger needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); choose another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo 'Chatledger needs the venv module, which $(PYTHON) lacks; on Debian and Ubuntu: apt install python3-venv' >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV)

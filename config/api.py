@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -146,6 +147,8 @@ class FastRenderer(BaseRenderer):
 def answer_error(request: HttpRequest, error: Any) -> HttpResponse:
     """Turn an error that the table knows into its problem."""
     answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+    if answer.problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        logger.warning("request %s: %s: %s", _ids(request), answer.problem.title, error)
     return problem_response(
         request,
         answer.problem,
@@ -165,14 +168,19 @@ def answer_http_error(request: HttpRequest, error: Any) -> HttpResponse:
 def answer_unexpected(request: HttpRequest, error: Any) -> HttpResponse:
     """Log what nobody foresaw under both of the request's ids, and tell the client none of it."""
     logger.error(
-        "request %s (%s) failed: %s %s",
-        getattr(request, "request_id", ""),
-        getattr(request, "shown_request_id", ""),
+        "request %s failed: %s %s",
+        _ids(request),
         request.method,
         request.path,
         exc_info=error,
     )
     return problem_response(request, problems.INTERNAL_ERROR)
+
+
+def _ids(request: HttpRequest) -> str:
+    """The server's id of a request, and the client's own where it gave one."""
+    ids = (getattr(request, "request_id", ""), getattr(request, "shown_request_id", ""))
+    return " ".join(dict.fromkeys(ids))
 
 
 def _field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:

@@ -70,7 +70,7 @@ async def _live(receive: Receive, send: Send) -> None:
     await receive()
     try:
         checks.require_keys(checks.WEB_KEYS)
-        await asyncio.to_thread(checks.require_migrated)
+        await asyncio.to_thread(checks.require_ready_database)
         checks.note_old_sqlite()
         await asyncio.to_thread(parts.start, runtime.web_parts())
     except checks.StartRefused as error:

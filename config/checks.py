@@ -1,15 +1,18 @@
 """What a process makes sure of before it starts; each refusal is one line."""
 
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import DatabaseError, connection
 
 from config.keyfile import KEY_ALLOWED
+from config.settings import environment
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +64,31 @@ def require_migrated() -> None:
         )
 
 
+def require_ready_database() -> None:
+    """Refuse to start on a database that is not migrated, writable, and this DATA_KEY's own."""
+    from eventstore import keys
+
+    require_migrated()
+    file = Path(settings.DATABASES["default"]["NAME"])
+    if settings.EMBEDDED and not os.access(file, os.W_OK):
+        raise StartRefused(f"The database {file} cannot be written by this user")
+    with usable_database(), closing(connection):
+        try:
+            keys.check_data_key()
+        except keys.KeyUnreadable as error:
+            where = f"{environment.key_file}" if settings.EMBEDDED else "the environment"
+            raise StartRefused(
+                f"DATA_KEY in {where} does not open this database's keys; "
+                "restore the one that the database was begun with"
+            ) from error
+
+
 def note_old_sqlite() -> None:
     """Say when this Python's SQLite has the rare WAL corruption that 3.51.3 repaired."""
     if settings.EMBEDDED and sqlite3.sqlite_version_info < SQLITE_SOUND_SINCE:
         logger.info(
-            "SQLite %s is older than %s, which repaired a rare corruption of the write-ahead log; "
-            "one writer a process keeps clear of it: do not write to this database from elsewhere",
+            "SQLite %s is older than %s, which mends a rare corruption under several writers; "
+            "this process writes through one connection, which keeps clear of it",
             sqlite3.sqlite_version,
             ".".join(map(str, SQLITE_SOUND_SINCE)),
         )

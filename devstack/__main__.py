@@ -124,7 +124,7 @@ def print_welcome(stack: Stack) -> None:
     url = stack.url.replace("127.0.0.1", "localhost")
     say(f"\nChatledger serves on {url} (docs: {url}/docs). Ctrl-C stops it. Try:\n")
     say(f"  curl -s {url}/users/register/ -H 'Content-Type: application/json' \\")
-    say('    -d \'{"username": "alice", "password": "a long enough secret"}\'\n')
+    say('    -d \'{"username": "alice", "password": "a-long-passphrase"}\'\n')
 
 
 def say(line: str) -> None:

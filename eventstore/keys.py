@@ -85,6 +85,13 @@ def names_key() -> bytes:
     return secret
 
 
+def check_data_key() -> None:
+    """Raise `KeyUnreadable` when `DATA_KEY` is not the one that this log's keys are wrapped by."""
+    row = DataKey.objects.filter(wrapped_by=None, wrapped__isnull=False).order_by("id").first()
+    if row is not None:
+        _unwrap(bytes(row.wrapped or b""), row.id, None)
+
+
 def forget() -> None:
     """Drop every unwrapped key from this process's memory."""
     _cache.clear()

@@ -132,6 +132,14 @@ def test_postgres_away_is_a_503_soon_and_service_again_soon_after(full: FullServ
     full.at_rest()
 
 
+def test_a_lost_data_key_stops_the_start_with_one_clear_line(embedded: EmbeddedService) -> None:
+    embedded.user("somebody")
+    embedded.process.stop()
+    (embedded.process.folder / "keys.env").unlink()
+    with pytest.raises(DevstackError, match="DATA_KEY in .* does not open this database's keys"):
+        embedded.process.start()
+
+
 def test_a_port_in_use_is_one_clear_line(embedded: EmbeddedService) -> None:
     with (
         pytest.raises(DevstackError, match="in use"),

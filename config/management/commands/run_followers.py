@@ -19,6 +19,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         checks.require_full_profile("run_followers")
         checks.require_keys(checks.BACKGROUND_KEYS)
-        checks.require_migrated()
+        checks.require_ready_database()
         logger.info("followers start")
         runtime.run_until_stopped(runtime.FOLLOWERS)

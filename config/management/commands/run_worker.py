@@ -20,6 +20,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         checks.require_full_profile("run_worker")
         checks.require_keys(checks.BACKGROUND_KEYS)
-        checks.require_migrated()
+        checks.require_ready_database()
         logger.info("worker starts with %d threads", settings.WORKER_THREADS)
         runtime.run_until_stopped(runtime.WORKER)

@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
         host, port = split_address(addrport)
         checks.require_keys(checks.WEB_KEYS)
-        checks.require_migrated()
+        checks.require_ready_database()
         serve(host, port, reload=not noreload)
 
 

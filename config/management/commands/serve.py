@@ -27,5 +27,5 @@ class Command(BaseCommand):
         checks.require_keys(checks.WEB_KEYS)
         if migrate:
             call_command("migrate", verbosity=0, interactive=False)
-        checks.require_migrated()
+        checks.require_ready_database()
         serve(host, port)

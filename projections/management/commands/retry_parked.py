@@ -3,7 +3,8 @@
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from projections.parked_events import parked_streams
 from projections.parking import retry
@@ -15,11 +16,14 @@ class Command(BaseCommand):
     requires_system_checks = ()  # the log and the read models are all it needs
 
     def handle(self, **options: Any) -> None:
-        retried = [
-            retry(projection, stream_id)
-            for name, projection in PROJECTIONS.items()
-            for stream_id in parked_streams(name)
-        ]
+        try:
+            retried = [
+                retry(projection, stream_id)
+                for name, projection in PROJECTIONS.items()
+                for stream_id in parked_streams(name)
+            ]
+        except DatabaseError as error:
+            raise CommandError(f"the database cannot be used: {error}".strip()) from error
         for stream in retried:
             line = f"{stream.projection}: stream {stream.stream_id}: {stream.applied} applied"
             if stream.remaining:
