@@ -1,12 +1,13 @@
 """Commands on accounts: each loads, asks the domain, and appends once."""
 
 from dataclasses import dataclass, field
+from typing import Any, Never
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import IntegrityError as DatabaseIntegrityError
 from eventsourcing.persistence import IntegrityError
 
@@ -84,7 +85,7 @@ def register_user(command: RegisterUser, cause: Cause) -> Registered:
 
     Raises `UsernameTaken` and `WeakPassword`.
     """
-    _refuse_weak(command.password)
+    _refuse_weak(command.password, command.username)
     name_claim = claim_id(command.username)
     if Credential.objects.filter(claim_id=name_claim).exists():
         # Only a shortcut before the costly hash: the claim below is what decides.
@@ -167,8 +168,21 @@ def revoke_jwts(command: RevokeJwts, cause: Cause) -> int:
         return decide(decision)
 
 
-def _refuse_weak(password: str) -> None:
+class _Named:
+    """What Django's check for likeness to a name asks of a user."""
+
+    class _meta:  # noqa: N801 (Django's own name)
+        @staticmethod
+        def get_field(name: str) -> Never:
+            raise FieldDoesNotExist(name)
+
+    def __init__(self, username: str) -> None:
+        self.username = username
+
+
+def _refuse_weak(password: str, username: str = "") -> None:
+    user: Any = _Named(username)
     try:
-        validate_password(password)
+        validate_password(password, user)
     except ValidationError as error:
         raise WeakPassword(list(error.messages)) from error

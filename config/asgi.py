@@ -31,6 +31,9 @@ class Requests(ASGIHandler):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Taken before the body: uvicorn adds a chunked body's trailers to the same list later, and
+        # a trailer is no header (RFC 9110 §6.5.1).
+        scope = {**scope, "headers": [_plain(*header) for header in scope["headers"]]}
         body = await _read_body(receive)
         if body is None:
             return
@@ -48,6 +51,14 @@ class Requests(ASGIHandler):
             request.META["CONTENT_LENGTH"] = str(len(body))
         response: HttpResponseBase = await self.get_response_async(request)
         await self.send_response(response, send)
+
+
+def _plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """The header, without a content type's parameters: JSON has none (RFC 8259 §11).
+
+    Django would look each charset up, and Python remembers every name it was ever asked for.
+    """
+    return (name, value.partition(b";")[0].strip()) if name == b"content-type" else (name, value)
 
 
 class Application:

@@ -1,6 +1,7 @@
 """JSON as RFC 8259 and I-JSON (RFC 7493) want it: one meaning for every reader, or refused."""
 
 import json
+from collections import Counter
 from math import isfinite
 from typing import Any
 
@@ -60,8 +61,8 @@ def shown(text: str) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in value if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key in value if counts[key] > 1)
         raise MalformedJson(f"the key '{shown(twice)}' stands twice in one object")
     return value
 

@@ -1,9 +1,7 @@
 """The broker that carries message ids to the workers. It may lose them all: the sweeper notices.
 
 Embedded, it lives in the process's memory, with a bound and without kept dead letters. In the full
-stack it is Dramatiq's Redis broker with two changes: an idle consumer waits on a key instead of
-polling, and a killed worker's messages are not given to others (the sweeper is faster and knows the
-log).
+stack it is Dramatiq's Redis broker, whose idle consumer waits on a key instead of polling.
 """
 
 import logging
@@ -22,7 +20,7 @@ from dramatiq.middleware import Middleware, TimeLimit
 from redis.exceptions import NoScriptError
 
 from eventstore.database import CONNECTION_ERRORS
-from eventstore.redis_client import TIMEOUT_SECONDS
+from eventstore.redis_client import TIMEOUT_SECONDS, Breaker
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +63,7 @@ class WakingRedisBroker(RedisBroker):
     def __init__(self, *, bells: "redis.Redis", **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]  # Dramatiq has no types here
         self.bells = bells
+        self._breaker = Breaker()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:
         return _WakingConsumer(self, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]  # as above
@@ -84,7 +83,8 @@ class WakingRedisBroker(RedisBroker):
         pipeline.execute_command("EVALSHA", script.sha, 1, self.namespace, *dispatched)
         pipeline.lpush(_bell(self.namespace, queue_name), 1)
         pipeline.ltrim(_bell(self.namespace, queue_name), 0, WAKE_UPS_MAX - 1)
-        pipeline.execute()
+        with self._breaker:
+            pipeline.execute()
 
     def _dispatch_args(self, command: str, queue_name: str, *args: Any) -> list[Any]:
         return [

@@ -114,6 +114,9 @@ def respond_to_message(
         position = _append_end(current, cost=cost, reason="unused", fresh=fresh, cause=cause)
         return Ended(position, "done", cost, response=response)
 
+    if cost == exchange.price:
+        # Nothing is refunded: the account has no part in it.
+        return decide(decision)
     with one_at_a_time(exchange.user_id):
         return decide(decision)
 

@@ -17,12 +17,14 @@ LOOK_SECONDS = 1.0
 LOOK_SECONDS_MAX = 5.0
 
 
-def enqueue(message_id: UUID) -> None:
+def enqueue(message_id: UUID) -> bool:
     """Hand a message to the workers. Never raises: the sweeper brings what the broker misses."""
     try:
         generate_response.send(str(message_id))
     except Exception as error:  # noqa: BLE001 (whatever is wrong with the broker)
         logger.warning("message %s waits for the sweeper: %s", message_id, error)
+        return False
+    return True
 
 
 class Waiting:
@@ -66,6 +68,9 @@ async def _hear(message_id: UUID) -> Ended:
                     return item.ended
     except ReplyStreamsUnavailable as error:
         logger.warning("message %s is awaited without its reply stream: %s", message_id, error)
+    except Exception:
+        # The message is accepted and paid for: whatever is wrong here, the log has its end.
+        logger.exception("message %s is awaited without its reply stream", message_id)
     never: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
     return await never
 

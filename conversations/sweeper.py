@@ -6,15 +6,17 @@ it is failed and refunded.
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from conversations.generation import end_with_failure, lease_name
 from conversations.replies import enqueue
 from eventstore.cause import Cause
+from eventstore.database import CONNECTION_ERRORS
 from eventstore.leases import LeasesUnavailable, get_leases
 from eventstore.reading import clock_now
-from projections.pending import due
+from projections.pending import PendingRow, due
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +29,12 @@ RESEND_SECONDS_MAX = 30.0
 
 
 @dataclass
-class _Backoff:
+class _Known:
+    """A pending message as this process has come to know it, by its own steady clock."""
+
+    first_seen: float
     resend_at: float
-    pause_seconds: float
+    pause_seconds: float = RESEND_AFTER_SECONDS
 
 
 class Sweeper:
@@ -39,7 +44,7 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._next_sweep = 0.0
-        self._backoffs: dict[UUID, _Backoff] = {}
+        self._known: dict[UUID, _Known] = {}
 
     def step(self) -> bool:
         """Look at what is pending, at most once in `SWEEP_SECONDS`."""
@@ -52,27 +57,52 @@ class Sweeper:
 
     def _sweep(self, now: float) -> None:
         clock = clock_now()
-        rows = due(clock - int(RESEND_AFTER_SECONDS * 1_000_000), SWEPT_MAX)
-        for row in rows:
-            if clock >= row.deadline_at:
-                logger.warning("message %s is past its deadline", row.message_id)
-                end_with_failure(row.message_id, "deadline", Cause("sweeper"))
-            elif self._may_resend(row.message_id, now):
-                enqueue(row.message_id)
-        pending = {row.message_id for row in rows}
-        self._backoffs = {key: value for key, value in self._backoffs.items() if key in pending}
+        rows = due(_EVER, SWEPT_MAX)
+        known = {row.message_id: self._known_since(row, clock, now) for row in rows}
+        self._known = known
+        overdue = [row for row in rows if self._is_overdue(row, clock, now)]
+        for row in overdue:
+            self._fail(row)
+        self._resend([row for row in rows if row not in overdue], now)
 
-    def _may_resend(self, message_id: UUID, now: float) -> bool:
-        backoff = self._backoffs.get(message_id)
-        if backoff is not None and now < backoff.resend_at:
-            return False
+    def _known_since(self, row: PendingRow, clock: int, now: float) -> _Known:
+        """When this process saw the message first; when it may be resent, by either clock."""
+        age_seconds = max(0.0, (clock - row.sent_at) / 1_000_000)
+        wait_seconds = max(0.0, RESEND_AFTER_SECONDS - age_seconds)
+        return self._known.get(row.message_id) or _Known(now, now + wait_seconds)
+
+    def _is_overdue(self, row: PendingRow, clock: int, now: float) -> bool:
+        """By the log's clock, or by our own when the log's has been set back."""
+        seen_seconds = now - self._known[row.message_id].first_seen
+        allowed_seconds = (row.deadline_at - row.sent_at) / 1_000_000
+        return clock >= row.deadline_at or seen_seconds >= allowed_seconds
+
+    def _fail(self, row: PendingRow) -> None:
         try:
-            if get_leases().holder_of(lease_name(message_id)) is not None:
-                return False
-        except LeasesUnavailable:
-            logger.debug("nobody can say who works on %s", message_id)
-        pause = (
-            min(backoff.pause_seconds * 2, RESEND_SECONDS_MAX) if backoff else RESEND_AFTER_SECONDS
-        )
-        self._backoffs[message_id] = _Backoff(now + pause, pause)
-        return True
+            logger.warning("message %s is past its deadline", row.message_id)
+            end_with_failure(row.message_id, "deadline", Cause("sweeper"))
+        except CONNECTION_ERRORS:
+            raise
+        except Exception:
+            # One message that cannot be ended keeps no other from its end.
+            logger.exception("message %s could not be failed", row.message_id)
+
+    def _resend(self, rows: Sequence[PendingRow], now: float) -> None:
+        for row in rows:
+            known = self._known[row.message_id]
+            if now < known.resend_at:
+                continue
+            try:
+                worked_on = get_leases().holder_of(lease_name(row.message_id)) is not None
+            except LeasesUnavailable:
+                # Without Redis there is no broker either: the next sweep asks again.
+                return
+            if not worked_on:
+                if not enqueue(row.message_id):
+                    return
+                known.resend_at = now + known.pause_seconds
+                known.pause_seconds = min(known.pause_seconds * 2, RESEND_SECONDS_MAX)
+
+
+#: Beyond any time that an event can carry.
+_EVER = 2**62

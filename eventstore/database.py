@@ -106,7 +106,11 @@ class FairLock:
             turn = threading.Lock()
             turn.acquire()
             self._queue.append(turn)
-        turn.acquire()
+        try:
+            turn.acquire()
+        except BaseException:
+            self._give_up(turn)
+            raise
         self._owner = me
 
     def __exit__(self, *_: object) -> None:
@@ -114,12 +118,23 @@ class FairLock:
             self._depth -= 1
             return
         with self._guard:
-            if self._queue:
-                # Held on behalf of the next in line, so that nobody comes between.
-                self._owner = NOBODY
-                self._queue.popleft().release()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._queue:
+            # Held on behalf of the next in line, so that nobody comes between.
+            self._owner = NOBODY
+            self._queue.popleft().release()
+        else:
+            self._owner = None
+
+    def _give_up(self, turn: threading.Lock) -> None:
+        """Leave the line; a turn that has come already goes to the next."""
+        with self._guard:
+            if turn in self._queue:
+                self._queue.remove(turn)
             else:
-                self._owner = None
+                self._pass_on()
 
 
 _sqlite_writes = FairLock()

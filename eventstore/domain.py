@@ -128,6 +128,11 @@ class AggregateSnapshot(CanSnapshotAggregate[UUID]):
         state = {name: value for name, value in vars(aggregate).items() if name[0] != "_"}
         return cls(originator_id=aggregate.id, originator_version=aggregate.version, state=state)
 
+    def fits(self) -> bool:
+        """Whether the state has the fields that the aggregate has today."""
+        fields: Mapping[str, Any] = vars(self.aggregate_class)["__annotations__"]
+        return self.state.keys() == fields.keys()
+
     def mutate(self, _: None) -> Any:
         aggregate = object.__new__(self.aggregate_class)
         hints = get_type_hints(self.aggregate_class)

@@ -21,8 +21,8 @@ LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
 #: How long it is remembered how often a lease was taken; longer than any deadline.
 COUNTED_SECONDS = 3_700
-#: Counts kept in memory before those that have run out are dropped.
-COUNTS_SWEPT_AT = 50_000
+#: Counts kept in memory at most; each is of a holder that died.
+COUNTS_MAX = 50_000
 
 
 class LeasesUnavailable(Exception):
@@ -44,7 +44,7 @@ class Leases(Protocol):
         ...
 
     def release(self, name: str, holder: str) -> None:
-        """Give the lease back, if it is still the holder's."""
+        """Give the lease back, if it is still the holder's, and forget how often it was taken."""
         ...
 
     def holder_of(self, name: str) -> str | None:
@@ -72,6 +72,7 @@ class MemoryLeases:
         with self._guard:
             if name in self._held and self._held[name][0] == holder:
                 del self._held[name]
+                self._counts.pop(name, None)
 
     def holder_of(self, name: str) -> str | None:
         with self._guard:
@@ -88,11 +89,12 @@ class MemoryLeases:
 
     def _count(self, name: str) -> int:
         now = time.monotonic()
-        if len(self._counts) >= COUNTS_SWEPT_AT:
-            self._counts = {key: each for key, each in self._counts.items() if each[1] > now}
-        known = self._counts.get(name)
+        known = self._counts.pop(name, None)
         counted = known[0] + 1 if known and known[1] > now else 1
         self._counts[name] = (counted, now + COUNTED_SECONDS)
+        # What was counted longest ago stands first.
+        if len(self._counts) > COUNTS_MAX:
+            del self._counts[next(iter(self._counts))]
         return counted
 
 
@@ -106,7 +108,7 @@ redis.call('EXPIRE', KEYS[2], ARGV[3])
 return counted
 """
 _RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
 return 0
 """
 
@@ -127,7 +129,7 @@ class RedisLeases:
 
     def release(self, name: str, holder: str) -> None:
         try:
-            self._release(keys=[_key(name)], args=[holder])
+            self._release(keys=[_key(name), f"taken:{name}"], args=[holder])
         except redis.RedisError as error:
             raise LeasesUnavailable(str(error)) from error
 
@@ -160,7 +162,8 @@ def get_leases() -> Leases:
 def holding(name: str, holder: str) -> Iterator[int]:
     """Hold a lease, renewed as long as it takes; yields what `take` returned.
 
-    Where nobody can say who holds it, everybody does, for the first time.
+    Where nobody can say who holds it, everybody does, for the first time. An error gives the lease
+    back; a holder that is interrupted, or dies, leaves it to run out, and that counts.
     """
     try:
         taken = get_leases().take(name, holder, LEASE_SECONDS)
@@ -172,12 +175,21 @@ def holding(name: str, holder: str) -> Iterator[int]:
     _keeper.keep(name, holder)
     try:
         yield taken
-    finally:
+    except Exception:
+        _let_go(name, holder)
+        raise
+    except BaseException:
         _keeper.let_go(name)
-        try:
-            get_leases().release(name, holder)
-        except LeasesUnavailable:
-            logger.debug("the lease %s will run out by itself", name)
+        raise
+    _let_go(name, holder)
+
+
+def _let_go(name: str, holder: str) -> None:
+    _keeper.let_go(name)
+    try:
+        get_leases().release(name, holder)
+    except LeasesUnavailable:
+        logger.debug("the lease %s will run out by itself", name)
 
 
 class _Keeper:
@@ -205,11 +217,15 @@ class _Keeper:
             with self._guard:
                 kept = list(self._kept.items())
             for name, holder in kept:
+                if self._kept.get(name) != holder:
+                    continue
                 try:
                     get_leases().renew(name, holder, LEASE_SECONDS)
                 except LeasesUnavailable as error:
                     logger.debug("a lease was not renewed: %s", error)
                     break
+                except Exception:
+                    logger.exception("a lease was not renewed")
 
 
 _keeper = _Keeper()

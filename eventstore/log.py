@@ -187,11 +187,12 @@ class EventLog(Application[UUID]):
 
 
 class SnapshotStore(EventStore[UUID]):
-    """Snapshots, of which one that cannot be read counts as absent."""
+    """Snapshots, of which one that cannot be read, or is of an older shape, counts as absent."""
 
     def get(self, originator_id: UUID, **page: Any) -> Iterator[Any]:
         try:
-            return iter(list(super().get(originator_id, **page)))
+            found: list[Any] = list(super().get(originator_id, **page))
+            return iter([snapshot for snapshot in found if snapshot.fits()])
         except CONNECTION_ERRORS:
             raise
         except Exception:

@@ -172,23 +172,6 @@ SELECT (SELECT amount FROM projections_balances balance
 FROM projections_pointer pointer WHERE pointer.name = 'balances'"""  # noqa: S608 (constants)
 
 _USER = f"""
-(SELECT position FROM projections_users
- WHERE generation = {_LIVE_USERS} AND user_id = %s)"""  # noqa: S608 (constants)
-
-# The error of a stream that is parked; every query of one stream asks for it too.
-_ERROR = """
-(SELECT error FROM projections_parked parked
- WHERE parked.projection = pointer.name AND parked.generation = pointer.generation
-   AND parked.stream_id = %s
- ORDER BY parked.position LIMIT 1)"""
-
-_BALANCE = f"""
-SELECT balance.amount, {_ERROR} FROM projections_pointer pointer
-LEFT JOIN projections_balances balance
-  ON balance.generation = pointer.generation AND balance.user_id = %s
-WHERE pointer.name = 'balances'"""  # noqa: S608 (constants)
-
-_USER = f"""
 SELECT member.user_id, member.username, member.created_at, {_ERROR}
 FROM projections_pointer pointer
 LEFT JOIN projections_users member

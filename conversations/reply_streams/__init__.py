@@ -17,7 +17,7 @@ from eventstore.once import once
 
 #: How long a stream that has ended, or has fallen silent, is kept.
 KEPT_SECONDS = 60
-SILENT_SECONDS_MAX = 600
+SILENT_SECONDS_MAX = 90
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True):

@@ -30,6 +30,8 @@ class MemoryReplyStreams:
         with self._guard:
             self._sweep(now)
             stream = self._streams.setdefault(message_id, _Stream())
+            if stream.items and isinstance(stream.items[-1], End):
+                return
             stream.items.extend(items)
             ended = isinstance(items[-1], End)
             stream.expires_at = now + (KEPT_SECONDS if ended else SILENT_SECONDS_MAX)

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 RECONNECT_SECONDS = 0.2
 
 _PUBLISH = """
+local last = redis.call('LINDEX', KEYS[1], -1)
+if last and string.sub(last, 1, 13) == '{"type":"end"' then return 0 end
 for i = 2, #ARGV do
     local number = redis.call('RPUSH', KEYS[1], ARGV[i])
     redis.call('PUBLISH', KEYS[1], number .. ':' .. ARGV[i])
@@ -43,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Item).decode
 
 
-def _channel(message_id: UUID) -> str:
+def _channel(message_id: UUID | str) -> str:
     return f"reply:{message_id}"
 
 
@@ -66,15 +68,15 @@ class RedisReplyStreams:
     async def follow(self, message_id: UUID) -> AsyncIterator[AsyncIterator[Item]]:
         hub = self._hub_of_this_loop()
         reader = _Reader(_channel(message_id))
+        hub.add(reader)
         try:
-            await hub.add(reader)
-        except (RedisError, OSError, TimeoutError) as error:
-            await hub.remove(reader)
-            raise ReplyStreamsUnavailable(str(error)) from error
-        try:
+            try:
+                await hub.catch_up(reader)
+            except (RedisError, OSError) as error:
+                raise ReplyStreamsUnavailable(str(error)) from error
             yield reader.items()
         finally:
-            await hub.remove(reader)
+            hub.remove(reader)
 
     def _hub_of_this_loop(self) -> "_Hub":
         loop = asyncio.get_running_loop()
@@ -106,78 +108,67 @@ class _Reader:
 
 
 class _Hub:
-    """The one subscribed connection of an event loop, and who reads what from it."""
+    """The one connection on which an event loop hears all streams, and who reads which of them.
+
+    One task owns it, so that nobody writes to a connection that another is reading. It hears the
+    items of every message, also of those that wait elsewhere: a look into a dictionary each, where
+    a subscription for each message would cost several round trips.
+    """
 
     def __init__(self, url: str, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._readers: dict[str, set[_Reader]] = defaultdict(set)
-        self._waiting: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
-        self._client = redis.asyncio.Redis.from_url(
-            url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, retry=None
-        )
-        # Its connection is silent as long as nobody says anything: it has no read timeout.
-        self._subscriber = redis.asyncio.Redis.from_url(
-            url, socket_connect_timeout=TIMEOUT_SECONDS, retry=None
-        ).pubsub()
-        self._pump: asyncio.Task[None] | None = None
+        options: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_SECONDS, "retry": None}
+        self._lists = redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, **options)
+        # It is silent as long as nobody says anything: it has no read timeout.
+        self._channels = redis.asyncio.Redis.from_url(url, **options)
+        self._listening = loop.create_task(self._listen())
 
-    async def add(self, reader: _Reader) -> None:
-        """Listen for the reader's stream, then give it what is there already."""
+    def add(self, reader: _Reader) -> None:
+        """Give the reader what is said from now on; `catch_up` gives it what was said before."""
         self._readers[reader.channel].add(reader)
-        listening: asyncio.Future[None] = self.loop.create_future()
-        self._waiting[reader.channel].append(listening)
-        await self._subscriber.subscribe(reader.channel)
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._receive())
-        await asyncio.wait_for(listening, TIMEOUT_SECONDS)
-        await self._catch_up(reader)
 
-    async def remove(self, reader: _Reader) -> None:
+    def remove(self, reader: _Reader) -> None:
         readers = self._readers.get(reader.channel)
         if readers is not None:
             readers.discard(reader)
             if not readers:
                 del self._readers[reader.channel]
-                self._waiting.pop(reader.channel, None)
-                try:
-                    await self._subscriber.unsubscribe(reader.channel)
-                except (RedisError, OSError):
-                    logger.debug("a channel was not unsubscribed: Redis is away")
 
-    async def _catch_up(self, reader: _Reader) -> None:
+    async def catch_up(self, reader: _Reader) -> None:
         # Fixed before the answer comes: the channel may bring the reader further meanwhile.
         seen = reader.seen
-        kept: Any = await self._client.lrange(reader.channel, seen, -1)
+        kept: Any = await self._lists.lrange(reader.channel, seen, -1)
         for number, data in enumerate(kept, seen + 1):
             reader.offer(number, data)
 
-    async def _receive(self) -> None:
-        """Hand on what comes, as long as anybody reads; reconnect when the connection is lost."""
+    async def _listen(self) -> None:
+        """Hand on what is said, for as long as the loop lives; reconnect whenever that is lost."""
         lost = False
-        while self._readers:
+        while True:
             try:
-                message = await self._subscriber.get_message(timeout=None)
-                if message is not None:
-                    self._dispatch(message)
-                if lost:
-                    # The library subscribed anew by itself; what was said meanwhile is in the
-                    # lists.
-                    for reader in [each for group in self._readers.values() for each in group]:
-                        await self._catch_up(reader)
-                    lost = False
+                async with self._channels.pubsub() as channels:
+                    await channels.psubscribe(_channel("*"))
+                    async for message in channels.listen():
+                        if message["type"] == "psubscribe":
+                            await self._catch_up_all()
+                            lost = False
+                        else:
+                            self._dispatch(message)
             except (RedisError, OSError) as error:
                 if not lost:
                     logger.warning("reply streams lost Redis and will retry: %s", error)
                 lost = True
-                await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _catch_up_all(self) -> None:
+        """Give every reader what was said before this connection listened."""
+        for reader in [each for readers in self._readers.values() for each in readers]:
+            await self.catch_up(reader)
 
     def _dispatch(self, message: dict[str, Any]) -> None:
-        channel = message["channel"].decode()
-        if message["type"] == "subscribe":
-            for listening in self._waiting.pop(channel, []):
-                if not listening.done():
-                    listening.set_result(None)
-        elif message["type"] == "message":
+        readers = self._readers.get(message["channel"].decode())
+        if readers:
             number, data = message["data"].split(b":", 1)
-            for reader in list(self._readers.get(channel, ())):
+            for reader in readers:
                 reader.offer(int(number), data)

@@ -171,3 +171,11 @@ def test_a_hostile_body_is_refused_in_a_moment() -> None:
         with contextlib.suppress(MalformedJson, ForbiddenText):
             parse_strict(body)
         assert time.perf_counter() - started < 0.5
+
+
+def test_a_key_twice_among_many_is_found_in_no_time() -> None:
+    many = ",".join(f'"k{number}":0' for number in range(9_000))
+    began = time.perf_counter()
+    with pytest.raises(MalformedJson, match="k8999"):
+        parse_strict(f'{{{many},"k8999":1}}'.encode())
+    assert time.perf_counter() - began < 0.5

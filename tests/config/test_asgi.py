@@ -84,3 +84,21 @@ def test_a_query_that_is_not_utf8_is_answered_like_any_other(
 
     assert sent[0]["status"] == 200
     assert b"x-request-id" in {name.lower() for name, _ in sent[0]["headers"]}
+
+
+def test_a_trailer_is_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = {**scope("/token/", "GET")}
+    monkeypatch.setattr("tests.config.test_asgi.scope", lambda *_: plain)
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> Mapping[str, Any]:
+        # As uvicorn does with the trailers of a body in chunks.
+        plain["headers"].append((b"host", b"elsewhere.example"))
+        return {"type": "http.request"}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(Requests()(plain, receive, send))
+
+    assert sent[0]["status"] == 401

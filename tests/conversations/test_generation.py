@@ -1,10 +1,11 @@
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from pytest_django import Settings
 
 from accounts.domain import Account
@@ -105,7 +106,10 @@ def test_a_responder_that_fails_ends_the_message_and_refunds_it(
 
 
 def test_two_attempts_are_made_and_no_third(
-    alice: UUID, send: Send, respond_with: Callable[[Respond], None]
+    alice: UUID,
+    send: Send,
+    respond_with: Callable[[Respond], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[UUID] = []
 
@@ -118,13 +122,40 @@ def test_two_attempts_are_made_and_no_third(
         raise WorkerDied
 
     respond_with(die)
+    monkeypatch.setattr("eventstore.leases.LEASE_SECONDS", 0.05)
     message_id = send(alice).message_id
     for _ in range(ATTEMPTS_MAX):
         with pytest.raises(WorkerDied):
             generate(message_id)
+        run_out(lease_name(message_id))
     generate(message_id)
     assert len(calls) == ATTEMPTS_MAX
     assert end_of(message_id).data["reason"] == "worker_lost"
+
+
+def run_out(lease: str) -> None:
+    """Wait until a lease that nobody renews any more has run out."""
+    until = time.monotonic() + 5
+    while get_leases().holder_of(lease) is not None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_database_that_is_away_does_not_count_as_a_workers_death(
+    alice: UUID, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message_id = send(alice).message_id
+    with monkeypatch.context() as away:
+        away.setattr("conversations.generation.read_stream", _raise_operational_error)
+        for _ in range(ATTEMPTS_MAX + 1):
+            with pytest.raises(OperationalError):
+                generate(message_id)
+    generate(message_id)
+    assert end_of(message_id).topic.endswith("ResponseGenerated")
+
+
+def _raise_operational_error(_: UUID) -> None:
+    raise OperationalError("connection refused")
 
 
 def test_a_late_response_after_a_refund_changes_nothing(alice: UUID, send: Send) -> None:

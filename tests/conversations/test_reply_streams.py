@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from django.conf import settings
 
 from conversations.ends import Ended
 from conversations.reply_streams import (
@@ -17,6 +18,7 @@ from conversations.reply_streams import (
     redis,
     reply_streams,
 )
+from eventstore.redis_client import redis_client
 
 END = End(Ended(7, "done", 100, response="Hello"))
 STORY: list[Item] = [Delta("Hi "), Delta("there"), Restart(), Delta("Hello"), END]
@@ -102,8 +104,8 @@ def test_what_the_channel_says_during_a_catch_up_comes_once_and_in_order() -> No
             return [redis._encode(Delta("Hi"))]
 
     async def story() -> list[Item]:
-        hub._client = BusyList()  # type: ignore[assignment]
-        await hub._catch_up(reader)
+        hub._lists = BusyList()  # type: ignore[assignment]
+        await hub.catch_up(reader)
         return await until_the_end(reader.items())
 
     assert asyncio.run(story()) == [Delta("Hi"), END]
@@ -122,3 +124,75 @@ def test_a_reader_waits_for_what_has_not_been_said_yet(streams: ReplyStreams) ->
             return await reading
 
     assert asyncio.run(read()) == STORY
+
+
+def test_nothing_is_said_after_the_end(streams: ReplyStreams) -> None:
+    message_id = uuid4()
+    streams.publish(message_id, Delta("Hi"), END)
+    streams.publish(message_id, Delta("late"))
+
+    async def read() -> list[Item]:
+        async with streams.follow(message_id) as items:
+            return await until_the_end(items)
+
+    assert asyncio.run(read()) == [Delta("Hi"), END]
+
+
+def test_many_readers_at_once_on_a_fresh_process_all_hear(streams: ReplyStreams) -> None:
+    messages = [uuid4() for _ in range(40)]
+
+    async def read(message_id: UUID) -> list[Item]:
+        async with streams.follow(message_id) as items:
+            return await until_the_end(items)
+
+    async def story() -> list[list[Item]]:
+        readers = [asyncio.create_task(read(each)) for each in messages]
+        await asyncio.sleep(0)
+        for each in messages:
+            await asyncio.to_thread(streams.publish, each, END)
+        return await asyncio.gather(*readers)
+
+    assert asyncio.run(story()) == [[END]] * len(messages)
+
+
+def test_readers_that_go_leave_nothing_behind(streams: ReplyStreams) -> None:
+    async def wait_a_little(hops: int) -> None:
+        async with streams.follow(uuid4()):
+            for _ in range(hops):
+                await asyncio.sleep(0)
+            await asyncio.sleep(5)
+
+    async def story() -> None:
+        for hops in range(30):
+            waiting = asyncio.create_task(wait_a_little(hops))
+            for _ in range(hops):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+    asyncio.run(story())
+    if isinstance(streams, redis.RedisReplyStreams):
+        assert streams._hub
+        assert not streams._hub._readers
+
+
+def test_a_cut_connection_costs_no_reader_its_end(streams: ReplyStreams) -> None:
+    if not isinstance(streams, redis.RedisReplyStreams):
+        assert not settings.REDIS_URL
+        return
+    messages = [uuid4() for _ in range(20)]
+
+    async def read(message_id: UUID) -> list[Item]:
+        async with streams.follow(message_id) as items:
+            return await until_the_end(items)
+
+    async def story() -> list[list[Item]]:
+        readers = [asyncio.create_task(read(each)) for each in messages]
+        await asyncio.sleep(0.1)
+        client = redis_client()
+        for each in messages:
+            await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.to_thread(streams.publish, each, END)
+        return await asyncio.gather(*readers)
+
+    assert asyncio.run(story()) == [[END]] * len(messages)

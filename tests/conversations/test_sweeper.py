@@ -10,7 +10,9 @@ from conversations.generation import generate, lease_name
 from conversations.sweeper import RESEND_SECONDS_MAX, Sweeper
 from eventstore.leases import get_leases
 from eventstore.log import EventLog
+from eventstore.models import EventRecord
 from eventstore.reading import clock_now, read_stream
+from projections.pending import PendingRow
 from tests.conversations.conftest import Send, project
 
 
@@ -36,7 +38,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def resent(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     """What the sweeper hands to the broker."""
     messages: list[UUID] = []
-    monkeypatch.setattr(sweeper_module, "enqueue", messages.append)
+
+    def note(message_id: UUID) -> bool:
+        messages.append(message_id)
+        return True
+
+    monkeypatch.setattr(sweeper_module, "enqueue", note)
     return messages
 
 
@@ -106,3 +113,30 @@ def test_what_has_ended_is_not_swept(
     generate(send(alice).message_id)
     sweep(Sweeper(), clock, at=100)
     assert resent == []
+
+
+def test_a_message_that_cannot_be_failed_keeps_no_other_from_its_end(
+    alice: UUID, bob: UUID, send: Send, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned, other = send(alice).message_id, send(bob).message_id
+    EventRecord.objects.filter(stream_id=poisoned).update(data=b'{"broken')
+    sent_at = clock_now()
+    rows = [PendingRow(each, alice, sent_at, sent_at + 90_000_000) for each in (poisoned, other)]
+    monkeypatch.setattr(sweeper_module, "due", lambda *_: rows)
+    clock.ahead_seconds = 91
+    Sweeper().step()
+    assert end_of(other)
+
+
+def test_a_clock_that_was_set_back_delays_a_refund_by_no_more_than_the_deadline(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message_id = send(alice).message_id
+    monkeypatch.setattr(sweeper_module, "clock_now", lambda: clock_now() - 3_600_000_000)
+    sweeper = Sweeper()
+    for second in (0, 3, 89):
+        sweep(sweeper, clock, at=second)
+        assert end_of(message_id) is None
+    assert resent
+    sweep(sweeper, clock, at=91)
+    assert read_stream(message_id)[1].data["reason"] == "deadline"

@@ -45,11 +45,23 @@ def test_a_lease_that_is_not_renewed_runs_out(leases: Leases, name: str) -> None
 
 def test_taking_a_lease_says_how_often_it_was_taken(leases: Leases, name: str) -> None:
     for number in range(1, 4):
-        assert leases.take(name, f"worker-{number}", 10) == number
+        assert leases.take(name, f"worker-{number}", 0.2) == number
         assert leases.take(name, "somebody else", 10) == 0
-        assert leases.renew(name, f"worker-{number}", 10)
-        leases.release(name, f"worker-{number}")
+        run_out(leases, name)
     assert leases.take(f"{name}:another", "alice", 10) == 1
+
+
+def test_a_lease_that_was_given_back_was_not_taken(leases: Leases, name: str) -> None:
+    for _ in range(3):
+        assert leases.take(name, "alice", 10) == 1
+        leases.release(name, "alice")
+
+
+def run_out(leases: Leases, name: str) -> None:
+    deadline = time.monotonic() + 5
+    while leases.holder_of(name) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_how_often_a_lease_was_taken_is_forgotten_in_time(

@@ -123,6 +123,16 @@ def test_a_snapshot_that_falls_due_in_a_transaction_is_taken_after_it(log: Event
     assert SnapshotRecord.objects.get().version == account.version == 100
 
 
+def test_a_snapshot_of_an_older_shape_counts_as_absent(log: EventLog) -> None:
+    account = log.load(Account, opened(log).id)
+    for _ in range(98):
+        account.debit(1, message_id=uuid4())
+    log.append(account, cause=CAUSE)
+    SnapshotRecord.objects.update(data=b'{"state":{"tokens":7}}')
+    read = EventLog().load(Account, account.id)
+    assert (read.tokens, read.active) == (100_000 - 98, True)
+
+
 def test_an_unreadable_snapshot_counts_as_absent(log: EventLog) -> None:
     account = log.load(Account, opened(log).id)
     for _ in range(98):
