@@ -13,6 +13,7 @@ from django.db import connection
 from django.http import HttpRequest
 
 from accounts.models import Credential
+from eventstore.reading import id_parameter
 
 #: A JWT of ours has some 400 bytes; nothing longer is looked at.
 JWT_BYTES_MAX = 4096
@@ -76,7 +77,7 @@ def authenticate_jwt(token: str) -> Caller | None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT jwt_epoch, active, role FROM {_TABLE} WHERE user_id = %s",  # noqa: S608 (a constant)
-            [login.user_id.hex if connection.vendor == "sqlite" else login.user_id],
+            [id_parameter(login.user_id)],
         )
         row = cursor.fetchone()
     if row is None or not row[1] or row[0] != login.epoch:

@@ -1,6 +1,5 @@
 """Commands on messages: each loads, asks the domain, and appends once."""
 
-import logging
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4, uuid5
 
@@ -13,8 +12,6 @@ from eventstore.cause import Cause
 from eventstore.domain import Refused
 from eventstore.log import decide, event_log, one_at_a_time
 from eventstore.reading import max_position
-
-logger = logging.getLogger(__name__)
 
 
 class IdempotencyKeyReused(Refused):

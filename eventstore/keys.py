@@ -18,7 +18,7 @@ from django.db import connection
 from eventstore.database import writing
 from eventstore.encrypted import NONCE_BYTES, EncryptedText
 from eventstore.models import DataKey
-from eventstore.reading import as_uuid
+from eventstore.reading import as_uuid, id_parameter
 
 #: What stands for a text whose key has been destroyed.
 ERASED = "[erased]"
@@ -121,14 +121,13 @@ def _ciphers(key_ids: Iterable[UUID]) -> dict[UUID, AESGCM | None]:
 
 def _open(key_ids: list[UUID], *, destroyed_ok: bool = False) -> dict[UUID, AESGCM]:
     """Read and unwrap keys with the keys that wrap them, in one query."""
-    sqlite = connection.vendor == "sqlite"
     with connection.cursor() as cursor:
         placeholders = ", ".join(["%s"] * len(key_ids))
         cursor.execute(
             "SELECT k.id, k.wrapped_by, k.wrapped, w.wrapped FROM eventstore_datakey k"  # noqa: S608
             " LEFT JOIN eventstore_datakey w ON w.id = k.wrapped_by"
             f" WHERE k.id IN ({placeholders})",
-            [key_id.hex if sqlite else key_id for key_id in key_ids],
+            list(map(id_parameter, key_ids)),
         )
         rows = cursor.fetchall()
     opened: dict[UUID, AESGCM] = {}

@@ -55,11 +55,10 @@ def read_events(after: int, limit: int = READ_MAX, upto: int | None = None) -> l
 
 def read_stream(stream_id: UUID) -> list[RecordedEvent]:
     """All events of one stream, in order."""
-    parameter = stream_id.hex if connection.vendor == "sqlite" else stream_id
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id = %s ORDER BY version",  # noqa: S608 (constants)
-            [parameter],
+            [id_parameter(stream_id)],
         )
         return [_recorded(row) for row in cursor.fetchall()]
 
@@ -81,6 +80,13 @@ def clock_now() -> int:
 def as_uuid(value: Any) -> UUID:
     """A UUID as either database returns it in plain SQL."""
     return value if isinstance(value, UUID) else UUID(hex=value)
+
+
+def id_parameter(value: UUID | str) -> UUID | str:
+    """An id as a parameter of plain SQL, in the form that either database stores."""
+    if isinstance(value, UUID) and connection.vendor == "sqlite":
+        return value.hex
+    return value
 
 
 def _recorded(row: tuple[Any, ...]) -> RecordedEvent:

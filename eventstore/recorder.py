@@ -25,17 +25,11 @@ from eventstore.cause import Cause
 from eventstore.database import writing
 from eventstore.marker import appended
 from eventstore.models import EventRecord, SnapshotRecord
-from eventstore.reading import as_uuid
+from eventstore.reading import as_uuid, id_parameter
 from eventstore.writer import shared_writer
 
 #: The cause of events that are appended without one.
 NO_CAUSE = Cause(actor="")
-
-
-def _as_parameter(stream_id: UUID | str) -> Any:
-    if isinstance(stream_id, UUID) and connection.vendor == "sqlite":
-        return stream_id.hex
-    return stream_id
 
 
 class StreamReader(AggregateRecorder):
@@ -52,7 +46,8 @@ class StreamReader(AggregateRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        clauses, parameters = ["stream_id = %s"], [_as_parameter(originator_id)]
+        clauses = ["stream_id = %s"]
+        parameters: list[Any] = [id_parameter(originator_id)]
         if gt is not None:
             clauses.append("version > %s")
             parameters.append(gt)

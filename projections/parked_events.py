@@ -5,9 +5,8 @@ from uuid import UUID
 
 from django.db import connection
 
-from eventstore.reading import RecordedEvent, as_uuid
+from eventstore.reading import RecordedEvent, as_uuid, id_parameter
 from projections.positions import Place
-from projections.sql import id_parameter
 
 
 def parked_streams(projection: str) -> list[UUID]:

@@ -13,9 +13,8 @@ from django.db import connection
 
 from eventstore.clock import to_datetime
 from eventstore.keys import read_texts
-from eventstore.reading import as_uuid, max_position, read_stream
+from eventstore.reading import as_uuid, id_parameter, max_position, read_stream
 from projections import positions
-from projections.sql import id_parameter
 
 
 class ReadModelParked(Exception):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from django.db import connection
@@ -43,11 +42,6 @@ def _pipelined(commands: Sequence[Command]) -> list[int]:
             for command in commands
         ]
     return [cursor.rowcount for cursor in cursors]
-
-
-def id_parameter(value: UUID) -> UUID | str:
-    """An id as a parameter of plain SQL."""
-    return value.hex if connection.vendor == "sqlite" else value
 
 
 def for_update() -> str:
