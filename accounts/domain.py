@@ -59,6 +59,18 @@ class Account(Aggregate):
         if amount:
             self.trigger(TokensRefunded, amount=amount, message_id=message_id, reason=reason)
 
+    def close_conversation(self, conversation_id: UUID, *, new_default_id: UUID) -> bool:
+        """Note that a conversation is deleted; a default one is replaced by `new_default_id`.
+
+        Returns whether it was the default one. No send that was decided before can be appended
+        after this: it would need the same version of this stream.
+        """
+        self.trigger(ConversationClosed, conversation_id=conversation_id)
+        was_default = conversation_id == self.default_conversation_id
+        if was_default:
+            self.trigger(DefaultConversationReplaced, conversation_id=new_default_id)
+        return was_default
+
     def change_password(self) -> None:
         """Note a new password. Every JWT issued before stops working."""
         self.trigger(PasswordChanged, epoch=self.jwt_epoch + 1)
@@ -120,6 +132,23 @@ class TokensRefunded(Event, topic="chatledger.accounts.TokensRefunded"):
 
     def apply(self, aggregate: Any) -> None:
         aggregate.tokens += self.amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationClosed(Event, topic="chatledger.accounts.ConversationClosed"):
+    """A conversation of this account was deleted: no message is paid for in it after this."""
+
+    conversation_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultConversationReplaced(Event, topic="chatledger.accounts.DefaultConversationReplaced"):
+    """The default conversation was deleted; another begins with the next message."""
+
+    conversation_id: UUID
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.default_conversation_id = self.conversation_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,14 +17,16 @@ from ninja.renderers import BaseRenderer
 
 import accounts.api
 import conversations.api
+import conversations.conversations_api
+import conversations.event_stream
 from accounts import commands as account_commands
 from accounts import domain as account_domain
 from config import health, problems
 from config.problems import FieldError, Problem, problem_response
 from config.strict_json import ForbiddenText, MalformedJson, parse_strict
-from conversations import commands as conversation_commands
+from conversations import commands as message_commands
 from eventstore.database import StoreUnavailable
-from projections.queries import ReadModelParked
+from projections.queries import ReadModelParked, UnknownCursor
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,11 @@ def _password_errors(
     changing = request.path.endswith("/password/")
     name = "new_password" if changing else "password"
     return [(("body", name), message) for message in error.messages]
+
+
+def _cursor_name(request: HttpRequest) -> str:
+    # A page that begins at two places is refused before it is looked for.
+    return "before" if "before" in request.GET else "after"
 
 
 _INVALID_TOKEN = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
@@ -98,13 +105,30 @@ ANSWERS: Mapping[type[Exception], Answer] = {
             )
         ],
     ),
-    conversation_commands.IdempotencyKeyReused: Answer(
+    message_commands.IdempotencyKeyReused: Answer(
         problems.IDEMPOTENCY_KEY_REUSED,
         errors=lambda request, error: [
             (("header", "Idempotency-Key"), "This key was used for another message.")
         ],
     ),
+    conversations.event_stream.MalformedEventId: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [
+            (("header", "Last-Event-ID"), "This is no id of an event of this service.")
+        ],
+    ),
     conversations.api.MessageNotFound: Answer(problems.NOT_FOUND),
+    message_commands.ConversationNotFound: Answer(problems.NOT_FOUND),
+    conversations.conversations_api.ContradictoryPage: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [(("query", error.name), f"{error}.")],
+    ),
+    UnknownCursor: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [
+            (("query", _cursor_name(request)), "Nothing with this id is in the list.")
+        ],
+    ),
     conversations.api.NoResponse: Answer(
         problems.NO_RESPONSE,
         detail=lambda error: (
@@ -209,6 +233,7 @@ api = NinjaAPI(
 )
 api.add_router("", accounts.api.router)
 api.add_router("", conversations.api.router)
+api.add_router("", conversations.conversations_api.router)
 api.add_router("", health.router, auth=None)
 for _kind in ANSWERS:
     api.add_exception_handler(_kind, answer_error)

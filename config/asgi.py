@@ -12,10 +12,14 @@ from urllib.parse import quote
 import django
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
 
 logger = logging.getLogger(__name__)
+
+#: How long a client may take nothing of a stream before it is given up.
+STALLED_SECONDS_MAX = 60.0
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -50,7 +54,68 @@ class Requests(ASGIHandler):
             # A body in chunks does not say its length; now it is known to be too large.
             request.META["CONTENT_LENGTH"] = str(len(body))
         response: HttpResponseBase = await self.get_response_async(request)
-        await self.send_response(response, send)
+        if isinstance(response, StreamingHttpResponse):
+            await _stream(response, receive, send, headers_only=scope["method"] == "HEAD")
+        else:
+            await self.send_response(response, send)
+
+
+async def _stream(
+    response: StreamingHttpResponse, receive: Receive, send: Send, *, headers_only: bool
+) -> None:
+    """Send what comes until it ends, or until the client has gone or takes nothing any more."""
+    head = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": head})
+    # Django's own wrapper around it cannot be closed at once.
+    parts: Any = response._iterator  # type: ignore[attr-defined]  # noqa: SLF001
+    sending = asyncio.create_task(_send_parts(() if headers_only else parts, send))
+    leaving = asyncio.create_task(_gone(receive))
+    _streams.add(sending)
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        gone, cut = leaving.done(), sending.cancelled()
+    finally:
+        _streams.discard(sending)
+        for task in (sending, leaving):
+            task.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+        await parts.aclose()
+    if cut:
+        await send(_LAST)
+    elif not gone:
+        sending.result()
+
+
+def cut_streams() -> None:
+    """Cut all streams that are open now, so that a stop need not wait for them to end.
+
+    Their clients come back with their last id, to another process or to the next one here.
+    """
+    for sending in _streams:
+        sending.cancel()
+
+
+_streams: set[asyncio.Task[None]] = set()
+
+
+async def _send_parts(parts: Any, send: Send) -> None:
+    if parts:
+        async for part in parts:
+            try:
+                async with asyncio.timeout(STALLED_SECONDS_MAX):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            except TimeoutError:
+                logger.info("a client that takes nothing of its stream is given up")
+                return
+    await send(_LAST)
+
+
+_LAST: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:

@@ -83,8 +83,53 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _base_url(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("it is not an HTTP URL with a host")
+    if "@" in url.netloc:
+        raise ValueError("it holds credentials; they belong into OPENAI_API_KEY")
+    if "?" in value or "#" in value:
+        raise ValueError("it has a query or a fragment")
+    return value
+
+
+def _api_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("it holds a character that no header can carry")
+    return value
+
+
+def _unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it is not UTF-8") from None
+    return value
+
+
+BASE_URL_ALLOWED = "an http:// or https:// URL without credentials, as http://localhost:11434/v1"
+MODEL_ALLOWED = "the name of a model, 1 to 200 characters"
+#: The most that one message may cost, in tokens of balance.
+PRICE_MAX = 10**9
+WORKER_THREADS_DEFAULT = {"dummy": 8, "openai": 64}
+
 Key = Annotated[SecretStr, AfterValidator(_key)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
+ModelName = Annotated[str, Field(max_length=200), AfterValidator(_unicode)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Seconds = Annotated[
+    float, Field(gt=0, le=3600, allow_inf_nan=False, description="more than 0, at most 3600")
+]
+ModelTokensPrice = Annotated[
+    int | None, Field(ge=0, le=PRICE_MAX, description="0 to 1000000000, and not both prices 0")
+]
 
 
 class Environment(BaseSettings):
@@ -130,8 +175,29 @@ class Environment(BaseSettings):
     signup_tokens: Annotated[int, Field(ge=0, le=10**9, description="0 to 1000000000")] = 4000
     message_price: Annotated[int, Field(ge=1, le=10**9, description="1 to 1000000000")] = 100
 
-    responder: Annotated[Literal["dummy"], Field(description="dummy")] = "dummy"
-    worker_threads: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 8
+    pricing: Annotated[Literal["message", "usage"], Field(description="message or usage")] = (
+        "message"
+    )
+    prompt_price_per_1000: ModelTokensPrice = None
+    completion_price_per_1000: ModelTokensPrice = None
+
+    responder: Annotated[Literal["dummy", "openai"], Field(description="dummy or openai")] = "dummy"
+    openai_base_url: Annotated[BaseUrl | None, Field(description=BASE_URL_ALLOWED)] = None
+    openai_api_key: Annotated[ApiKey | None, Field(description="visible ASCII characters")] = None
+    openai_model: Annotated[ModelName | None, Field(description=MODEL_ALLOWED)] = None
+    openai_connect_seconds: Seconds = 5.0
+    openai_first_byte_seconds: Seconds = 60.0
+    openai_silence_seconds: Seconds = 20.0
+    system_prompt: Annotated[
+        str, AfterValidator(_unicode), Field(description="text in UTF-8, shorter than the context")
+    ] = ""
+    context_tokens_max: Annotated[
+        int, Field(ge=256, le=2_000_000, description="256 to 2000000")
+    ] = 8000
+    response_tokens_max: Annotated[int, Field(ge=1, le=1_000_000, description="1 to 1000000")] = (
+        1024
+    )
+    worker_threads: Annotated[int | None, Field(ge=1, le=1024, description="1 to 1024")] = None
     response_deadline_seconds: Annotated[int, Field(ge=1, le=3600, description="1 to 3600")] = 90
     reply_wait_seconds: Annotated[int, Field(ge=0, le=120, description="0 to 120")] = 30
 
@@ -195,8 +261,67 @@ class Environment(BaseSettings):
             seen[value] = name
         return self
 
+    @model_validator(mode="after")
+    def _whom_to_ask(self) -> Self:
+        if self.responder == "openai":
+            self._require("OPENAI_BASE_URL", BASE_URL_ALLOWED, because="RESPONDER is openai")
+            self._require("OPENAI_MODEL", MODEL_ALLOWED, because="RESPONDER is openai")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_a_message(self) -> Self:
+        if self.system_prompt:
+            from conversations.prices import tokens_max
+
+            tokens = tokens_max(self.system_prompt)
+            if tokens >= self.context_tokens_max:
+                raise ValueError(
+                    f"SYSTEM_PROMPT may take {tokens} tokens of the model and CONTEXT_TOKENS_MAX "
+                    f"is {self.context_tokens_max}; allowed: a system prompt that leaves room"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _payable(self) -> Self:
+        if self.pricing == "usage":
+            for name in ("PROMPT_PRICE_PER_1000", "COMPLETION_PRICE_PER_1000"):
+                self._require(name, "0 to 1000000000", because="PRICING is usage")
+            price = self._worst_case()
+            if not price:
+                raise ValueError(
+                    "PROMPT_PRICE_PER_1000 and COMPLETION_PRICE_PER_1000 are both 0; "
+                    "allowed: at least one of them above 0"
+                )
+            if price > PRICE_MAX:
+                raise ValueError(
+                    f"PRICING is usage and the longest message could cost {price} tokens; allowed: "
+                    f"prices, CONTEXT_TOKENS_MAX and RESPONSE_TOKENS_MAX for at most {PRICE_MAX}"
+                )
+        return self
+
+    def _worst_case(self) -> int:
+        from conversations.domain import MESSAGE_CHARACTERS_MAX, UsagePrices
+        from conversations.prices import tokens_max
+
+        longest = tokens_max(self.system_prompt) + tokens_max("\U0010ffff" * MESSAGE_CHARACTERS_MAX)
+        return UsagePrices(
+            prompt_per_1000=self.prompt_price_per_1000 or 0,
+            completion_per_1000=self.completion_price_per_1000 or 0,
+            prompt_tokens_max=max(self.context_tokens_max, longest),
+            completion_tokens_max=self.response_tokens_max,
+        ).price
+
+    def _require(self, name: str, allowed: str, *, because: str) -> None:
+        if self.missing(name):
+            raise ValueError(f"{name} is not set but {because}; allowed: {allowed}")
+
+    @property
+    def threads(self) -> int:
+        """How many messages one worker process answers at a time."""
+        return self.worker_threads or WORKER_THREADS_DEFAULT[self.responder]
+
     def missing(self, *names: str) -> list[str]:
-        """Return those of the key names that have no value."""
+        """Return those of the settings that have no value."""
         return [name for name in names if getattr(self, name.lower()) is None]
 
     def _keys(self) -> list[tuple[str, SecretStr]]:

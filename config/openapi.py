@@ -12,6 +12,7 @@ Document = dict[str, Any]
 TAGS = [
     {"name": "accounts", "description": "Registration, login, balance and the account itself."},
     {"name": "messages", "description": "Sending messages and fetching responses."},
+    {"name": "conversations", "description": "Conversations, and what was said in them."},
     {"name": "operators", "description": "For whoever runs this service."},
 ]
 #: What reading a JSON body can lead to.

@@ -44,7 +44,15 @@ def start_worker() -> Stoppable:
     """Generate responses in this process."""
     from conversations import worker
 
+    if settings.RESPONDER == "openai":
+        threading.Thread(target=_probe_upstream, name="probe", daemon=True).start()
     return worker.start_worker(settings.WORKER_THREADS)
+
+
+def _probe_upstream() -> None:
+    from conversations.responders.openai import probe
+
+    probe()
 
 
 def start_followers() -> Stoppable:

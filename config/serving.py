@@ -97,6 +97,13 @@ class AnnouncingServer(uvicorn.Server):
             host = "localhost" if self.config.host in LOCAL_HOSTS else self.config.host
             announce(f"http://{host}:{self.config.port}")
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; whoever follows a message goes on following it elsewhere."""
+        from config import asgi
+
+        asgi.cut_streams()
+        await super().shutdown(sockets)
+
 
 def announce(url: str) -> None:
     """Print the addresses and a command to paste."""

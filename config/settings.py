@@ -48,8 +48,22 @@ DATA_KEY_PREVIOUS = (
 JWT_LIFETIME_MINUTES = environment.jwt_lifetime_minutes
 SIGNUP_TOKENS = environment.signup_tokens
 MESSAGE_PRICE = environment.message_price
+PRICING = environment.pricing
+PROMPT_PRICE_PER_1000 = environment.prompt_price_per_1000 or 0
+COMPLETION_PRICE_PER_1000 = environment.completion_price_per_1000 or 0
 RESPONDER = environment.responder
-WORKER_THREADS = environment.worker_threads
+OPENAI_BASE_URL = environment.openai_base_url or ""
+OPENAI_API_KEY = (
+    environment.openai_api_key.get_secret_value() if environment.openai_api_key else None
+)
+OPENAI_MODEL = environment.openai_model or ""
+OPENAI_CONNECT_SECONDS = environment.openai_connect_seconds
+OPENAI_FIRST_BYTE_SECONDS = environment.openai_first_byte_seconds
+OPENAI_SILENCE_SECONDS = environment.openai_silence_seconds
+SYSTEM_PROMPT = environment.system_prompt
+CONTEXT_TOKENS_MAX = environment.context_tokens_max
+RESPONSE_TOKENS_MAX = environment.response_tokens_max
+WORKER_THREADS = environment.threads
 RESPONSE_DEADLINE_SECONDS = environment.response_deadline_seconds
 REPLY_WAIT_SECONDS = environment.reply_wait_seconds
 REDIS_URL = environment.redis_url.get_secret_value() if environment.redis_url else None
@@ -155,6 +169,10 @@ LOGGING = {
         "django.request": {"level": max(_LEVEL, logging.ERROR)},
         "uvicorn": {"handlers": [], "level": max(_LEVEL, logging.WARNING), "propagate": True},
         "asyncio": {"level": max(_LEVEL, logging.WARNING)},
+        # Each has a line or more for every request, and openai's would hold what users say.
+        "httpcore2": {"level": max(_LEVEL, logging.WARNING)},
+        "httpx2": {"level": max(_LEVEL, logging.WARNING)},
+        "openai": {"level": max(_LEVEL, logging.WARNING)},
     },
 }
 LOGGING_CONFIG = "logging.config.dictConfig"

@@ -5,13 +5,23 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from ninja import Router, Status
 
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, replies, schemas
+from conversations.cancelling import tell
 from conversations.ends import Ended, end_of
-from conversations.prefer import WAIT_SECONDS_MAX, Preference, parse_prefer
+from conversations.event_stream import (
+    EVENT_STREAM,
+    Place,
+    events,
+    events_of_ended,
+    has_all,
+    parse_event_id,
+)
+from conversations.prefer import NO_PREFERENCE, WAIT_SECONDS_MAX, Preference, parse_prefer
 from eventstore.cause import Cause
 from eventstore.database import in_thread
 from projections import queries
@@ -39,6 +49,12 @@ class NoResponse(Exception):
 
 
 _LOCATION = {"Location": {"description": "the message's address", "schema": {"type": "string"}}}
+_EVENT_STREAM: dict[str, Any] = {
+    EVENT_STREAM: {
+        "schema": {"type": "string"},
+        "example": 'id: 812-9\nevent: delta\ndata: {"text":"Hi there!"}\n\n',
+    }
+}
 _SEND_DOCUMENT: dict[str, Any] = {
     "parameters": [
         {
@@ -60,45 +76,51 @@ _SEND_DOCUMENT: dict[str, Any] = {
             "schema": {"type": "string", "examples": ["wait=10", "respond-async"]},
         },
     ],
-    "responses": {201: {"headers": _LOCATION}, 202: {"headers": _LOCATION}, 402: {}, 502: {}},
+    "responses": {
+        200: {"headers": _LOCATION, "content": _EVENT_STREAM},
+        201: {"headers": _LOCATION},
+        202: {"headers": _LOCATION},
+        402: {},
+        404: {},
+        502: {},
+    },
 }
+_SENT = {200: schemas.Message, 201: schemas.Sent, 202: schemas.Pending}
+
+Sending = Status[schemas.Message] | Status[schemas.Sent] | Status[schemas.Pending]
 
 
 @router.post(
     "/send/",
     operation_id="send_message",
     summary="Send a message",
-    response={201: schemas.Sent, 202: schemas.Pending},
+    response=_SENT,
     openapi_extra=_SEND_DOCUMENT,
 )
 async def send_message(
     request: ApiRequest, response: HttpResponse, body: schemas.Send
-) -> Status[schemas.Sent] | Status[schemas.Pending]:
+) -> Sending | StreamingHttpResponse:
     """Pay for a message in the default conversation, and wait for its response.
 
-    201 with the response; 202 when it has not come in time or need not be waited for.
+    201 with the response; 202 when it has not come in time or need not be waited for; 200 with the
+    message when it was cancelled meanwhile, or with the response as an event stream when the client
+    accepts `text/event-stream`.
     """
-    key = _idempotency_key(request)
-    preference = parse_prefer(request.META.get("HTTP_PREFER"))
-    seconds = preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
-    caller = request.auth
-    command = commands.SendMessage(
-        user_id=caller.user_id,
-        conversation_id=None,
-        message_id=commands.message_id_for(caller.user_id, key),
-        message=body.message,
-        idempotent=key is not None,
-        awaited=seconds > 0,
-    )
-    with replies.Waiting(command.message_id, seconds) as waiting:
-        accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
-        end = await _end(accepted, waiting)
-    _describe(response, accepted.message_id, preference)
-    if end is None:
-        return Status(202, schemas.Pending(id=accepted.message_id))
-    if end.status == "failed":
-        raise NoResponse(end.reason or "unknown")
-    return Status(201, schemas.Sent(response=end.response or ""))
+    return await _send(request, response, None, body)
+
+
+@router.post(
+    "/conversations/{uuid:conversation_id}/messages/",
+    operation_id="send_message_to_conversation",
+    summary="Send a message to a conversation",
+    response=_SENT,
+    openapi_extra=_SEND_DOCUMENT,
+)
+async def send_message_to_conversation(
+    request: ApiRequest, response: HttpResponse, conversation_id: UUID, body: schemas.Send
+) -> Sending | StreamingHttpResponse:
+    """Pay for a message in one of the caller's conversations; all else as for `POST /send/`."""
+    return await _send(request, response, conversation_id, body)
 
 
 @router.get(
@@ -110,10 +132,96 @@ async def send_message(
 )
 async def get_message(request: ApiRequest, message_id: UUID) -> queries.MessageRow:
     """Show one of the caller's messages, with its response if there is one yet."""
-    message = await in_thread(queries.message, request.auth.user_id, message_id)
-    if message is None:
-        raise MessageNotFound
-    return message
+    return await in_thread(_message, request.auth.user_id, message_id)
+
+
+@router.get(
+    "/messages/{uuid:message_id}/stream/",
+    operation_id="stream_message",
+    summary="Follow a message",
+    response={200: None, 204: None},
+    openapi_extra={
+        "parameters": [
+            {
+                "in": "header",
+                "name": "Last-Event-ID",
+                "description": "The last id that was received: the stream goes on behind it.",
+                "schema": {"type": "string", "examples": ["812-9"]},
+            }
+        ],
+        "responses": {200: {"content": _EVENT_STREAM}, 404: {}, 422: {}},
+    },
+)
+async def stream_message(
+    request: ApiRequest, message_id: UUID
+) -> Status[None] | StreamingHttpResponse:
+    """Follow the response as it is generated, or get it afterwards, from the start or the last id.
+
+    204 when the last id is that of the last event: there is no more to come.
+    """
+    place = parse_event_id(request.META.get("HTTP_LAST_EVENT_ID"))
+    await in_thread(_message, request.auth.user_id, message_id)
+    ended = await in_thread(end_of, message_id)
+    if ended and has_all(place, ended):
+        return Status(204, None)
+    return _event_stream(message_id, place, ended)
+
+
+@router.post(
+    "/messages/{uuid:message_id}/cancel/",
+    operation_id="cancel_message",
+    summary="Cancel a message",
+    response=schemas.Message,
+    openapi_extra={"responses": {404: {}}},
+)
+async def cancel_message(request: ApiRequest, message_id: UUID) -> queries.MessageRow:
+    """Stop generating: what is there is kept, and without any text the message costs nothing.
+
+    A message that has ended already is returned as it is.
+    """
+    caller = request.auth
+    message = await in_thread(_message, caller.user_id, message_id)
+    if message.status != "pending":
+        return message
+    cause = Cause(caller.actor, request.request_id)
+    ended = await in_thread(_cancel, message_id, cause)
+    if ended is not None:
+        await shown(ended.position, *_SHOWING)
+    return await in_thread(_message, caller.user_id, message_id)
+
+
+async def _send(
+    request: ApiRequest, response: HttpResponse, conversation_id: UUID | None, body: schemas.Send
+) -> Sending | StreamingHttpResponse:
+    key = _idempotency_key(request)
+    streamed = _wants_events(request)
+    preference = NO_PREFERENCE if streamed else parse_prefer(request.META.get("HTTP_PREFER"))
+    seconds = 0 if streamed else preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
+    caller = request.auth
+    command = commands.SendMessage(
+        user_id=caller.user_id,
+        conversation_id=conversation_id,
+        message_id=commands.message_id_for(caller.user_id, key),
+        message=body.message,
+        idempotent=key is not None,
+        awaited=seconds > 0,
+    )
+    with replies.Waiting(command.message_id, seconds) as waiting:
+        accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
+        end = await _end(accepted, waiting)
+    if streamed:
+        stream = _event_stream(accepted.message_id, Place(), end)
+        _describe(stream, accepted.message_id, preference)
+        return stream
+    _describe(response, accepted.message_id, preference)
+    if end is None:
+        return Status(202, schemas.Pending(id=accepted.message_id))
+    if end.status == "failed":
+        raise NoResponse(end.reason or "unknown")
+    if end.status == "cancelled":
+        row = await in_thread(_message, caller.user_id, accepted.message_id)
+        return Status(200, schemas.Message.model_validate(row))
+    return Status(201, schemas.Sent(response=end.response or ""))
 
 
 def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:
@@ -133,12 +241,43 @@ async def _end(accepted: commands.Accepted, waiting: replies.Waiting) -> Ended |
 
 
 #: The read models that show a message and what it cost.
-_SHOWING = ("history", "balances")
+_SHOWING = ("history", "balances", "conversations")
 
 
-def _describe(response: HttpResponse, message_id: UUID, preference: Preference) -> None:
+def _message(user_id: UUID, message_id: UUID) -> queries.MessageRow:
+    message = queries.message(user_id, message_id)
+    if message is None:
+        raise MessageNotFound
+    return message
+
+
+def _cancel(message_id: UUID, cause: Cause) -> Ended | None:
+    ended = commands.cancel_message(message_id, cause)
+    if ended is not None:
+        tell(message_id, ended)
+    return ended
+
+
+def _wants_events(request: ApiRequest) -> bool:
+    accepted: str = request.META.get("HTTP_ACCEPT", "")
+    if EVENT_STREAM not in accepted.lower():
+        return False
+    return request.get_preferred_type(["application/json", EVENT_STREAM]) == EVENT_STREAM
+
+
+def _event_stream(message_id: UUID, place: Place, ended: Ended | None) -> StreamingHttpResponse:
+    coming = events_of_ended(message_id, place, ended) if ended else events(message_id, place)
+    return StreamingHttpResponse(
+        coming,
+        content_type=EVENT_STREAM,
+        # nginx would hold the events back until its buffer is full.
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+def _describe(response: HttpResponseBase, message_id: UUID, preference: Preference) -> None:
     response["Location"] = f"/messages/{message_id}/"
-    response["Vary"] = "Prefer"
+    response["Vary"] = "Prefer, Accept"
     if preference.applied:
         response["Preference-Applied"] = preference.applied
 

@@ -19,6 +19,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware, TimeLimit
 from redis.exceptions import NoScriptError
 
+from conversations.responders import make_responder
 from eventstore.database import CONNECTION_ERRORS
 from eventstore.redis_client import TIMEOUT_SECONDS, Breaker
 
@@ -133,9 +134,14 @@ def _bell(namespace: str, queue_name: str) -> str:
 
 
 class ReadyConnections(Middleware):
-    """Each worker thread opens its database connection before its first message, not with it."""
+    """Each worker thread opens its database connection before its first message, not with it.
+
+    Unless its responder waits on a network: such threads are many, and share the process's.
+    """
 
     def after_worker_thread_boot(self, broker: Broker, thread: object) -> None:
+        if make_responder().waits:
+            return
         try:
             connection.ensure_connection()
         except CONNECTION_ERRORS:

@@ -6,8 +6,10 @@ from uuid import UUID, uuid4, uuid5
 from django.conf import settings
 
 from accounts.domain import Account
-from conversations.domain import Conversation, Exchange
+from conversations.cancelling import text_so_far
+from conversations.domain import Conversation, Exchange, Usage
 from conversations.ends import Ended, end_of
+from conversations.prices import usage_prices
 from eventstore.cause import Cause
 from eventstore.domain import Refused
 from eventstore.log import decide, event_log, one_at_a_time
@@ -60,6 +62,9 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
     `IdempotencyKeyReused`.
     """
 
+    prices = usage_prices(command.message)
+    price = prices.price if prices else settings.MESSAGE_PRICE
+
     def decision(*, fresh: bool) -> Accepted:
         log = event_log()
         if command.idempotent or fresh:
@@ -68,20 +73,25 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
                 return _repeated(command, sent)
         account = log.load(Account, command.user_id, fresh=fresh)
         conversation_id = command.conversation_id or account.default_conversation_id
-        conversation = log.find(Conversation, conversation_id, fresh=fresh)
-        if conversation is None and conversation_id != account.default_conversation_id:
+        # The append proves that this is the latest of the account, and so that its default
+        # conversation is there. Any other may have been deleted by another process, without a
+        # trace in what this one remembers.
+        is_default = conversation_id == account.default_conversation_id
+        conversation = log.find(Conversation, conversation_id, fresh=fresh or not is_default)
+        if conversation is None and not is_default:
             raise ConversationNotFound(str(conversation_id))
         if conversation is None:
             conversation = Conversation.start(conversation_id, user_id=command.user_id)
-        if conversation.user_id != command.user_id:
+        if conversation.user_id != command.user_id or conversation.deleted:
             raise ConversationNotFound(str(conversation_id))
-        account.debit(settings.MESSAGE_PRICE, message_id=command.message_id)
+        account.debit(price, message_id=command.message_id)
         exchange = Exchange.send(
             command.message_id,
             user_id=command.user_id,
             conversation_id=conversation_id,
             message=command.message,
-            price=settings.MESSAGE_PRICE,
+            price=price,
+            usage_prices=prices,
             deadline_seconds=settings.RESPONSE_DEADLINE_SECONDS,
         )
         position = log.append(
@@ -94,28 +104,53 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
 
 
 def respond_to_message(
-    exchange: Exchange, response: str, *, cost: int, model: str, cause: Cause
+    exchange: Exchange,
+    response: str,
+    *,
+    usage: Usage | None,
+    attempt: int,
+    model: str,
+    cause: Cause,
 ) -> Ended | None:
     """End a message with its response and refund what it did not cost, in one append.
 
     Returns how the message has ended, which is another end when another writer was first; None
     when the message does not exist.
     """
-    cost = min(cost, exchange.price)
 
     def decision(*, fresh: bool) -> Ended | None:
         current = event_log().find(Exchange, exchange.id) if fresh else exchange.copy()
         if current is None or current.ended:
             return end_of(exchange.id)
-        current.respond(response, cost=cost, model=model)
+        cost = current.respond(response, usage=usage, attempt=attempt, model=model)
         position = _append_end(current, cost=cost, reason="unused", fresh=fresh, cause=cause)
-        return Ended(position, "done", cost, response=response)
+        refunded = current.price - cost
+        return Ended(position, "done", cost, refunded, response=response, attempt=attempt)
 
-    if cost == exchange.price:
+    if exchange.usage_prices is None:
         # Nothing is refunded: the account has no part in it.
         return decide(decision)
     with one_at_a_time(exchange.user_id):
         return decide(decision)
+
+
+def cancel_message(message_id: UUID, cause: Cause) -> Ended | None:
+    """End a message with the text so far and refund what it did not cost; see `respond_to_message`.
+
+    Without any text it costs nothing.
+    """
+
+    def decision(*, fresh: bool) -> Ended | None:
+        current = event_log().find(Exchange, message_id)
+        if current is None or current.ended:
+            return end_of(message_id)
+        said = text_so_far(current)
+        cost = current.cancel(said.text, usage=said.usage, attempt=said.attempt)
+        position = _append_end(current, cost=cost, reason="cancelled", fresh=fresh, cause=cause)
+        refunded, text = current.price - cost, said.text or None
+        return Ended(position, "cancelled", cost, refunded, response=text, attempt=said.attempt)
+
+    return decide(decision)
 
 
 def fail_message(message_id: UUID, reason: str, cause: Cause) -> Ended | None:
@@ -127,7 +162,7 @@ def fail_message(message_id: UUID, reason: str, cause: Cause) -> Ended | None:
             return end_of(message_id)
         current.fail(reason)
         position = _append_end(current, cost=0, reason=reason, fresh=fresh, cause=cause)
-        return Ended(position, "failed", 0, reason=reason)
+        return Ended(position, "failed", 0, current.price, reason=reason)
 
     return decide(decision)
 
@@ -144,8 +179,17 @@ def _append_end(exchange: Exchange, *, cost: int, reason: str, fresh: bool, caus
 
 
 def _repeated(command: SendMessage, sent: Exchange) -> Accepted:
+    """The message that the key belongs to, if it is the same one and still there."""
+    log = event_log()
     if command.conversation_id not in (None, sent.conversation_id):
         raise IdempotencyKeyReused("the key belongs to a message in another conversation")
+    conversation = log.find(Conversation, sent.conversation_id, fresh=True)
+    if conversation is None or conversation.deleted:
+        raise ConversationNotFound(str(sent.conversation_id))
+    if command.conversation_id is None:
+        account = log.load(Account, command.user_id, fresh=True)
+        if sent.conversation_id != account.default_conversation_id:
+            raise IdempotencyKeyReused("the key belongs to a message in another conversation")
     if sent.message != command.message:
         raise IdempotencyKeyReused("the key belongs to a message with another text")
     return Accepted(command.message_id, max_position(), repeated=True)

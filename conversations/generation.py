@@ -5,28 +5,39 @@ version 2, which can be written once, decides.
 """
 
 import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import UUID, uuid4
 
+from conversations.cancelling import tell
 from conversations.commands import fail_message, respond_to_message
-from conversations.domain import Exchange
-from conversations.reply_streams import (
-    Delta,
-    End,
-    Item,
-    ReplyStreamsUnavailable,
-    Restart,
-    reply_streams,
+from conversations.domain import Exchange, Usage
+from conversations.prices import estimated_usage, tokens_estimated
+from conversations.reply_streams import Delta, Restart, reply_streams
+from conversations.responders import (
+    DeadlinePassed,
+    Prompt,
+    Responder,
+    ResponderFailed,
+    Stopped,
+    Turn,
+    make_responder,
 )
-from conversations.responders import Prompt, ResponderFailed, make_responder
+from conversations.watching import stopped_when_ended
 from eventstore.cause import Cause
+from eventstore.database import in_shared_thread
 from eventstore.leases import holding
 from eventstore.log import event_log
-from eventstore.reading import read_stream
+from eventstore.reading import RecordedEvent, read_stream_now
+from projections import queries
 
 logger = logging.getLogger(__name__)
 
 #: Attempts at one response: a second one after a worker's death, no third.
 ATTEMPTS_MAX = 2
+#: Messages of before that one look into the history brings.
+TURNS_A_PAGE = 20
 
 
 def lease_name(message_id: UUID) -> str:
@@ -36,53 +47,136 @@ def lease_name(message_id: UUID) -> str:
 
 def generate(message_id: UUID) -> None:
     """Bring a message to its end, unless it has one or somebody else is at it."""
-    with holding(lease_name(message_id), f"worker:{uuid4().hex}") as attempt:
-        if not attempt:
+    responder = make_responder()
+    run = in_shared_thread if responder.waits else _run_here
+    with holding(lease_name(message_id), f"worker:{uuid4().hex}") as taken:
+        if not taken:
             return
-        sent = read_stream(message_id)
+        sent, now = run(read_stream_now, message_id)
         if len(sent) != 1:
             return
         cause = Cause("worker", sent[0].request_id, sent[0].event_id)
-        if attempt > ATTEMPTS_MAX:
-            end_with_failure(message_id, "worker_lost", cause)
+        if taken > ATTEMPTS_MAX:
+            run(end_with_failure, message_id, "worker_lost", cause)
             return
-        if attempt > 1:
-            _publish(message_id, Restart())
-        _respond(event_log().evolved(sent), cause)
+        exchange = run(event_log().evolved, sent)
+        attempt = _attempt(sent[0], now)
+        if taken > 1:
+            reply_streams().publish(message_id, Restart(attempt))
+        reply = _Reply(message_id, attempt, tokens_estimated(exchange.message))
+        seconds_left = exchange.deadline_seconds - (now - sent[0].at) / 1_000_000
+        prompt = Prompt(message_id, exchange.message, seconds_left, lambda: _earlier(exchange, run))
+        with stopped_when_ended(message_id, reply.stop):
+            end = _respond(responder, exchange, prompt, reply, cause)
+        if end is not None:
+            run(end)
 
 
 def end_with_failure(message_id: UUID, reason: str, cause: Cause) -> None:
     """Fail a message, refund it, and tell whoever waits."""
     ended = fail_message(message_id, reason, cause)
     if ended is not None:
-        _publish(message_id, End(ended))
+        tell(message_id, ended)
 
 
-def _respond(exchange: Exchange, cause: Cause) -> None:
+def _respond(
+    responder: Responder, exchange: Exchange, prompt: Prompt, reply: "_Reply", cause: Cause
+) -> Callable[[], None] | None:
+    """Ask the responder; returns how to write the end, or None when there is one already."""
     message_id = exchange.id
-    responder = make_responder()
-    pieces: list[str] = []
     try:
-        for piece in responder.respond(Prompt(message_id, exchange.message)):
-            pieces.append(piece)
-            _publish(message_id, Delta(piece))
+        usage = responder.respond(prompt, reply)
+    except Stopped:
+        return None
+    except DeadlinePassed as error:
+        logger.warning("message %s is past its deadline: %s", message_id, error)
+        return lambda: end_with_failure(message_id, "deadline", cause)
     except ResponderFailed as error:
         logger.warning("message %s got no response: %s", message_id, error)
-        end_with_failure(message_id, "responder", cause)
-        return
+        return lambda: end_with_failure(message_id, "responder", cause)
     except Exception:
         logger.exception("the responder broke on message %s", message_id)
-        end_with_failure(message_id, "responder", cause)
-        return
+        return lambda: end_with_failure(message_id, "responder", cause)
+    return lambda: _end_with_response(exchange, reply, usage, responder.model, cause)
+
+
+def _end_with_response(
+    exchange: Exchange, reply: "_Reply", usage: Usage | None, model: str, cause: Cause
+) -> None:
+    text = reply.text
+    if exchange.usage_prices is None:
+        usage = None
+    elif usage is None:
+        usage = estimated_usage(reply.prompt_tokens, text)
     ended = respond_to_message(
-        exchange, "".join(pieces), cost=exchange.price, model=responder.model, cause=cause
+        exchange, text, usage=usage, attempt=reply.attempt, model=model, cause=cause
     )
     if ended is not None:
-        _publish(message_id, End(ended))
+        tell(exchange.id, ended)
 
 
-def _publish(message_id: UUID, *items: Item) -> None:
-    try:
-        reply_streams().publish(message_id, *items)
-    except ReplyStreamsUnavailable as error:
-        logger.warning("message %s: nobody can be told of its text now: %s", message_id, error)
+class _Reply:
+    """Publishes what a responder says, until the message has ended otherwise."""
+
+    def __init__(self, message_id: UUID, attempt: int, prompt_tokens: int) -> None:
+        self.attempt = attempt
+        self.prompt_tokens = prompt_tokens
+        self._message_id = message_id
+        self._pieces: list[str] = []
+        self._characters = 0
+        self._guard = threading.Lock()
+        self._stopped = False
+        self._stops: list[Callable[[], object]] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def say(self, text: str) -> None:
+        if self._stopped:
+            raise Stopped
+        at, prompt_tokens = self._characters, 0 if self._characters else self.prompt_tokens
+        self._pieces.append(text)
+        self._characters += len(text)
+        delta = Delta(self.attempt, at, text, prompt_tokens)
+        reply_streams().publish(self._message_id, delta)
+
+    def on_stop(self, stop: Callable[[], object]) -> None:
+        with self._guard:
+            if not self._stopped:
+                self._stops.append(stop)
+                return
+        stop()
+
+    def stop(self) -> None:
+        with self._guard:
+            self._stopped = True
+            stops, self._stops = self._stops, []
+        for stop in stops:
+            stop()
+
+
+def _attempt(sent: RecordedEvent, now: int) -> int:
+    """Number a generation by when it begins, in ms after the message was sent.
+
+    So a later one has a higher number, even if everybody has forgotten the one before.
+    """
+    return max(1, (now - sent.at) // 1000)
+
+
+def _earlier(exchange: Exchange, run: Callable[..., Any]) -> Iterator[Turn]:
+    """The conversation before a message, newest first, read a page at a time."""
+    position: int | None = None
+    while True:
+        page = run(
+            queries.turns_before, exchange.conversation_id, exchange.id, position, TURNS_A_PAGE
+        )
+        for turn in page:
+            yield Turn(turn.message, turn.response)
+        if len(page) < TURNS_A_PAGE:
+            return
+        position = page[-1].position
+
+
+def _run_here(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)

@@ -1,20 +1,22 @@
-"""The requester's side: hand the message to a worker, and wait for its end."""
+"""The requester's side: hand the message to a worker, and follow it to its end."""
 
 import asyncio
 import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 from uuid import UUID
 
 from conversations.actors import generate_response
-from conversations.ends import Ended, end_of
-from conversations.reply_streams import End, ReplyStreamsUnavailable, reply_streams
-from eventstore.database import in_thread
+from conversations.ends import Ended, end_of, ended_among
+from conversations.reply_streams import End, Item, reply_streams
+from eventstore.database import StoreUnavailable, in_thread
 
 logger = logging.getLogger(__name__)
 
-#: How often a waiting request looks into the log, in case its reply stream lost something.
+#: How often a process looks into the log for ends that the reply streams have lost.
 LOOK_SECONDS = 1.0
-LOOK_SECONDS_MAX = 5.0
 
 
 def enqueue(message_id: UUID) -> bool:
@@ -27,6 +29,22 @@ def enqueue(message_id: UUID) -> bool:
     return True
 
 
+@asynccontextmanager
+async def following(message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
+    """All that is said of a message's response, from its beginning to its end.
+
+    What comes may be late, double or lost, as in `ReplyStreams.follow`, but the end comes: if not
+    from the stream, then from the log a second later.
+    """
+    look = _look_of_this_loop()
+    async with reply_streams().follow(message_id) as said:
+        look.add(message_id, said)
+        try:
+            yield said
+        finally:
+            look.remove(message_id, said)
+
+
 class Waiting:
     """Waiting for a message's end. Listening begins at once, so that it may begin before the send.
 
@@ -34,52 +52,78 @@ class Waiting:
     """
 
     def __init__(self, message_id: UUID, seconds: float) -> None:
-        self._message_id = message_id
         self._seconds = seconds
-        self._heard = asyncio.create_task(_hear(message_id)) if seconds else None
+        self._end = asyncio.create_task(_end(message_id)) if seconds else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._heard:
-            self._heard.cancel()
+        if self._end:
+            self._end.cancel()
 
     async def end(self) -> Ended | None:
         """How the message ended, or None when the time runs out first."""
-        if self._heard is None:
+        if self._end is None:
             return None
-        seen = asyncio.create_task(_look(self._message_id))
+        done, _ = await asyncio.wait((self._end,), timeout=self._seconds)
+        return self._end.result() if done else None
+
+
+async def _end(message_id: UUID) -> Ended:
+    async with following(message_id) as said:
+        while True:
+            item = await said.get()
+            if isinstance(item, End):
+                return item.ended
+
+
+class _Look:
+    """One task that looks into the log for the ends of all messages that a loop follows."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._followed: dict[UUID, set[asyncio.Queue[Item]]] = defaultdict(set)
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, message_id: UUID, said: asyncio.Queue[Item]) -> None:
+        self._followed[message_id].add(said)
+        if self._task is None:
+            self._task = self.loop.create_task(self._run())
+
+    def remove(self, message_id: UUID, said: asyncio.Queue[Item]) -> None:
+        self._followed[message_id].discard(said)
+        if not self._followed[message_id]:
+            del self._followed[message_id]
+
+    async def _run(self) -> None:
+        while True:
+            before = set(self._followed)
+            await asyncio.sleep(LOOK_SECONDS)
+            # What was not followed yet a second ago has lost nothing that matters by now.
+            await self._look(before & self._followed.keys())
+
+    async def _look(self, message_ids: set[UUID]) -> None:
         try:
-            done, _ = await asyncio.wait(
-                (self._heard, seen), timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            return done.pop().result() if done else None
-        finally:
-            seen.cancel()
+            ended = await in_thread(ended_among, message_ids) if message_ids else ()
+            for message_id in ended:
+                end = await in_thread(end_of, message_id)
+                for said in self._followed.get(message_id, ()):
+                    if end is not None:
+                        said.put_nowait(End(end))
+        except StoreUnavailable as error:
+            logger.debug("nobody knows whether messages have ended: %s", error)
+        except Exception:
+            logger.exception("nobody knows whether messages have ended")
 
 
-async def _hear(message_id: UUID) -> Ended:
-    """Wait for the end in the reply stream; without one, leave it to the log."""
-    try:
-        async with reply_streams().follow(message_id) as items:
-            async for item in items:
-                if isinstance(item, End):
-                    return item.ended
-    except ReplyStreamsUnavailable as error:
-        logger.warning("message %s is awaited without its reply stream: %s", message_id, error)
-    except Exception:
-        # The message is accepted and paid for: whatever is wrong here, the log has its end.
-        logger.exception("message %s is awaited without its reply stream", message_id)
-    never: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-    return await never
+_looks: list[_Look] = []
 
 
-async def _look(message_id: UUID) -> Ended:
-    pause = LOOK_SECONDS
-    while True:
-        await asyncio.sleep(pause)
-        ended = await in_thread(end_of, message_id)
-        if ended is not None:
-            return ended
-        pause = min(pause * 1.5, LOOK_SECONDS_MAX)
+def _look_of_this_loop() -> _Look:
+    loop = asyncio.get_running_loop()
+    with suppress(IndexError):
+        if _looks[-1].loop is loop:
+            return _looks[-1]
+    _looks[:] = [_Look(loop)]
+    return _looks[0]

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from accounts.schemas import Answer, Body
-from conversations.domain import MESSAGE_CHARACTERS_MAX
+from conversations.domain import MESSAGE_CHARACTERS_MAX, TITLE_CHARACTERS_MAX
 
 
 class Send(Body):
@@ -51,3 +51,34 @@ class Message(Answer):
     model: str | None = Field(description="what generated the response", examples=["dummy"])
     created_at: datetime
     responded_at: datetime | None
+
+
+Title = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=TITLE_CHARACTERS_MAX,
+        description="1 to 200 characters",
+        examples=["Jokes"],
+    ),
+]
+
+
+class StartConversation(Body):
+    """A new conversation; it needs no title."""
+
+    title: Title | None = None
+
+
+class RenameConversation(Body):
+    """Another title."""
+
+    title: Title
+
+
+class Conversation(Answer):
+    """A conversation."""
+
+    id: UUID
+    title: str | None = Field(description="null when it has none", examples=["Jokes"])
+    created_at: datetime

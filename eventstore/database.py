@@ -38,6 +38,11 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
+def in_shared_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """As `in_thread`, for a thread that waits for the result instead of keeping a connection."""
+    return _threads.submit(functools.partial(guarded, function, *args, **kwargs)).result()
+
+
 def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `function`; when the connection fails under it, drop it and raise `StoreUnavailable`."""
     drop_stale_connection()

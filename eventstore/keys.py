@@ -8,12 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 from eventstore.database import writing
 from eventstore.encrypted import NONCE_BYTES, EncryptedText
@@ -45,6 +46,19 @@ def create_key(key_id: UUID, *, wrapped_by: UUID | None = None) -> None:
     DataKey.objects.create(
         id=key_id, wrapped_by=wrapped_by, wrapped=_wrap(os.urandom(KEY_BYTES), key_id, wrapped_by)
     )
+
+
+def destroy(key_id: UUID) -> None:
+    """Destroy a key in the caller's transaction: what it encrypted reads `[erased]` from then on.
+
+    Its row stays, so that "destroyed" and "not found" are two answers. Other processes may remember
+    the key for `CACHED_SECONDS`.
+    """
+    DataKey.objects.filter(id=key_id).update(wrapped=None)
+    # At once, since the answer to a commit can be lost; and again after it, since whoever read the
+    # row before may take long to remember it.
+    _cache.drop(key_id)
+    transaction.on_commit(partial(_cache.drop, key_id))
 
 
 def cipher(key_id: UUID) -> AESGCM:
@@ -173,7 +187,8 @@ class _Cache:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._entries: dict[UUID, tuple[float, AESGCM]] = {}
+        # None stands for a key that is being destroyed: nobody may remember it now.
+        self._entries: dict[UUID, tuple[float, AESGCM | None]] = {}
         self.names_key: bytes | None = None
 
     def get(self, key_id: UUID) -> AESGCM | None:
@@ -181,10 +196,18 @@ class _Cache:
         return entry[1] if entry and entry[0] > time.monotonic() else None
 
     def put(self, key_id: UUID, opened: AESGCM) -> None:
+        now = time.monotonic()
         with self._guard:
+            until, known = self._entries.get(key_id, (0.0, None))
+            if known is None and until > now:
+                return
             if len(self._entries) >= CACHED_MAX:
                 self._entries.clear()
-            self._entries[key_id] = (time.monotonic() + CACHED_SECONDS, opened)
+            self._entries[key_id] = (now + CACHED_SECONDS, opened)
+
+    def drop(self, key_id: UUID) -> None:
+        with self._guard:
+            self._entries[key_id] = (time.monotonic() + CACHED_SECONDS, None)
 
     def clear(self) -> None:
         with self._guard:

@@ -168,7 +168,8 @@ class EventLog(Application[UUID]):
         return self.repository.cache
 
     def _remember(self, aggregates: Iterable[Aggregate], grown: Mapping[UUID, int]) -> None:
-        for aggregate in aggregates:
+        # Of an aggregate that was appended in parts, the last is the latest.
+        for aggregate in {each.id: each for each in aggregates}.values():
             if not aggregate.cached:
                 continue
             self._cache.put(aggregate.id, aggregate)

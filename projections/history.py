@@ -1,17 +1,21 @@
-"""History: every message with what became of it, in the order of its conversation."""
+"""History: every message with what became of it, until its conversation is deleted."""
 
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from eventstore.reading import RecordedEvent
+from eventstore.reading import RecordedEvent, read_stream
 from projections.models import Message
 from projections.projection import Projection, on, packed
 from projections.table import Table, Write
 
+SENT = "chatledger.conversations.MessageSent"
+DELETED = "chatledger.conversations.ConversationDeleted"
+
 PENDING = "pending"
 DONE = "done"
 FAILED = "failed"
+CANCELLED = "cancelled"
 
 
 class History(Projection):
@@ -24,12 +28,14 @@ class History(Projection):
     END = ("status", "cost", "response", "model", "reason", "responded_at")
     add = table.insert("user_id", "conversation_id", "position", "message", "created_at", *END)
     complete = table.update(*END)
+    remove = table.delete(by="conversation_id")
 
     def __init__(self) -> None:
         self.begun: dict[UUID, tuple[Any, ...]] = {}
         self.ends: dict[UUID, tuple[Any, ...]] = {}
+        self.deleted: list[tuple[UUID]] = []
 
-    @on("chatledger.conversations.MessageSent")
+    @on(SENT)
     def sent(self, event: RecordedEvent) -> None:
         data = event.data
         self.begun[event.stream_id] = (
@@ -54,8 +60,30 @@ class History(Projection):
         data = event.data
         self.ends[event.stream_id] = (FAILED, data["cost"], None, None, data["reason"], event.at)
 
+    @on("chatledger.conversations.ResponseCancelled")
+    def cancelled(self, event: RecordedEvent) -> None:
+        data = event.data
+        response = packed(data["response"])
+        self.ends[event.stream_id] = (CANCELLED, data["cost"], response, None, None, event.at)
+
+    @on(DELETED)
+    def conversation_deleted(self, event: RecordedEvent) -> None:
+        conversation_id = str(event.stream_id)
+        for message_id in [key for key, row in self.begun.items() if row[2] == conversation_id]:
+            del self.begun[message_id], self.ends[message_id]
+        self.deleted.append((event.stream_id,))
+
     def writes(self) -> Iterator[Write]:
+        yield Write(self.remove, self.deleted)
         yield Write(
             self.add, [(*row, *self.ends.pop(message_id)) for message_id, row in self.begun.items()]
         )
         yield Write(self.complete, [(*end, message_id) for message_id, end in self.ends.items()])
+
+    @classmethod
+    def is_void(cls, event: RecordedEvent) -> bool:
+        """A message that waited until its conversation was deleted has no row any more."""
+        if event.topic != SENT:
+            return False
+        of_conversation = read_stream(UUID(event.data["conversation_id"]))
+        return any(each.topic == DELETED for each in of_conversation)

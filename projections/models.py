@@ -90,6 +90,30 @@ class Balance(models.Model):
         return f"{self.user_id}: {self.amount}"
 
 
+class Conversation(models.Model):
+    """A conversation; `position` is where it started, `active` where something was last said."""
+
+    pk = models.CompositePrimaryKey("generation", "conversation_id")
+    generation = models.IntegerField()
+    conversation_id = models.UUIDField()
+    user_id = models.UUIDField()
+    position = models.BigIntegerField()
+    active = models.BigIntegerField()
+    title = models.BinaryField(null=True)
+    created_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "projections_conversations"
+        indexes = (
+            models.Index(
+                fields=["generation", "user_id", "active"], name="conversations_most_active"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return str(self.conversation_id)
+
+
 class Message(models.Model):
     """A message with what became of it; `position` is where it was sent."""
 
@@ -121,12 +145,16 @@ class Message(models.Model):
 
 
 class PendingMessage(models.Model):
-    """A message that has not ended yet, for the sweeper."""
+    """A message that has not ended yet.
+
+    `conversation_id` is null in rows that were written before there was such a column.
+    """
 
     pk = models.CompositePrimaryKey("generation", "message_id")
     generation = models.IntegerField()
     message_id = models.UUIDField()
     user_id = models.UUIDField()
+    conversation_id = models.UUIDField(null=True)
     sent_at = models.BigIntegerField()
     deadline_at = models.BigIntegerField()
 

@@ -67,7 +67,7 @@ def retry(projection: type[Projection], stream_id: UUID) -> Retried:
             place = _locked(projection)
             for position in parked_events.positions_of(place, stream_id, RETRY_EVENTS_MAX):
                 (event,) = read_events(position - 1, upto=position)
-                if error := _try(projection, place, event):
+                if error := _try(projection, place, event, again=True):
                     parked_events.note_error(place, event, error)
                     break
                 parked_events.unpark(place, event)
@@ -116,10 +116,13 @@ def _apply_one_by_one(
             parked_events.park(place, event, error)
 
 
-def _try(projection: type[Projection], place: Place, event: RecordedEvent) -> str:
+def _try(
+    projection: type[Projection], place: Place, event: RecordedEvent, *, again: bool = False
+) -> str:
     """Apply one event; the error that it is to blame for, or nothing."""
     try:
-        _apply(projection, place, [event])
+        if not (again and projection.is_void(event)):
+            _apply(projection, place, [event])
     except Exception as error:
         if not is_fault_of_the_event(error):
             raise

@@ -1,4 +1,4 @@
-"""Pending: messages that have not ended, for the sweeper."""
+"""Pending: messages that have not ended, for the sweeper and for whoever has to end them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,10 +7,25 @@ from uuid import UUID
 
 from django.db import connection
 
-from eventstore.reading import RecordedEvent, as_uuid
+from eventstore.reading import (
+    READ_MAX,
+    RecordedEvent,
+    as_uuid,
+    id_parameter,
+    max_position,
+    read_events,
+    read_stream,
+)
 from projections.models import PendingMessage
 from projections.projection import Projection, on
 from projections.table import Table, Write
+
+SENT = "chatledger.conversations.MessageSent"
+ENDS = (
+    "chatledger.conversations.ResponseGenerated",
+    "chatledger.conversations.ResponseCancelled",
+    "chatledger.conversations.ResponseFailed",
+)
 
 
 class Pending(Projection):
@@ -20,24 +35,25 @@ class Pending(Projection):
     version = 1
     table = Table(PendingMessage)
 
-    add = table.insert("user_id", "sent_at", "deadline_at")
+    add = table.insert("user_id", "conversation_id", "sent_at", "deadline_at")
     remove = table.delete()
 
     def __init__(self) -> None:
         self.sent_now: dict[UUID, tuple[Any, ...]] = {}
         self.ended: list[tuple[UUID]] = []
 
-    @on("chatledger.conversations.MessageSent")
+    @on(SENT)
     def sent(self, event: RecordedEvent) -> None:
         deadline_at = event.at + event.data["deadline_seconds"] * 1_000_000
         self.sent_now[event.stream_id] = (
             event.stream_id,
             event.data["user_id"],
+            event.data["conversation_id"],
             event.at,
             deadline_at,
         )
 
-    @on("chatledger.conversations.ResponseGenerated", "chatledger.conversations.ResponseFailed")
+    @on(*ENDS)
     def has_ended(self, event: RecordedEvent) -> None:
         if self.sent_now.pop(event.stream_id, None) is None:
             self.ended.append((event.stream_id,))
@@ -70,9 +86,77 @@ def due(now: int, limit: int) -> list[PendingRow]:
         ]
 
 
+def pending_of_conversation(conversation_id: UUID) -> set[UUID]:
+    """The messages of a conversation that the log says have not ended, however far the rows are.
+
+    Exact for the log as it is at the call: a caller that decides by it holds the append lock, or
+    appends to a stream to which sends append too.
+    """
+    return _pending_of("conversation_id", conversation_id)
+
+
+def pending_of_user(user_id: UUID) -> set[UUID]:
+    """The same for all messages of a user."""
+    return _pending_of("user_id", user_id)
+
+
+def _pending_of(owner: str, owner_id: UUID) -> set[UUID]:
+    position, pending, doubtful = _as_projected(owner, owner_id)
+    pending |= {message_id for message_id in doubtful if _is_pending(message_id, owner, owner_id)}
+    last = max_position()
+    while position < last and (events := read_events(position, READ_MAX, last)):
+        for event in events:
+            if event.topic == SENT and event.data.get(owner) == str(owner_id):
+                pending.add(event.stream_id)
+            elif event.topic in ENDS:
+                pending.discard(event.stream_id)
+        position = events[-1].position
+    return pending
+
+
+def _as_projected(owner: str, owner_id: UUID) -> tuple[int, set[UUID], set[UUID]]:
+    """How far the rows are, which messages they name, and which only the log can tell about.
+
+    One statement, so that the rows are those of the position.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_AS_PROJECTED.format(owner=owner), [id_parameter(owner_id)])
+        rows = cursor.fetchall()
+    named: dict[bool, set[UUID]] = {False: set(), True: set()}
+    for _, message_id, is_doubtful in rows:
+        if message_id is not None:
+            named[bool(is_doubtful)].add(as_uuid(message_id))
+    position = rows[0][0] if rows else 0
+    return position, named[False] - named[True], named[True]
+
+
+def _is_pending(message_id: UUID, owner: str, owner_id: UUID) -> bool:
+    events = read_stream(message_id)
+    return [event.topic for event in events] == [SENT] and (
+        events[0].data.get(owner) == str(owner_id)
+    )
+
+
 _DUE = """
 SELECT message_id, user_id, sent_at, deadline_at FROM projections_pending
 WHERE generation = (SELECT generation FROM projections_pointer WHERE name = 'pending')
   AND sent_at <= %s
 ORDER BY sent_at LIMIT %s
 """
+
+# No index by conversation or user: each send and each end would pay for it, and the table holds
+# only what is in flight. Doubtful are parked messages, and rows without a conversation.
+_LIVE = """
+FROM projections_pointer pointer JOIN projections_position place
+  ON place.name = pointer.name AND place.generation = pointer.generation"""
+_AS_PROJECTED = f"""
+SELECT place.position, pending.message_id, pending.{{owner}} IS NULL {_LIVE}
+LEFT JOIN projections_pending pending
+  ON pending.generation = pointer.generation
+ AND (pending.{{owner}} = %s OR pending.{{owner}} IS NULL)
+WHERE pointer.name = 'pending'
+UNION ALL
+SELECT place.position, parked.stream_id, TRUE {_LIVE}
+JOIN projections_parked parked
+  ON parked.projection = pointer.name AND parked.generation = pointer.generation
+WHERE pointer.name = 'pending'"""

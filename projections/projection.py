@@ -58,6 +58,14 @@ class Projection(ABC):
         """The rows that the batch comes to, in the order in which they shall be written."""
 
     @classmethod
+    def is_void(cls, event: RecordedEvent) -> bool:
+        """Whether an event of another stream has undone this one; asked of parked ones at a retry.
+
+        A parked stream waits while the others go on, so what ends its rows may have come before.
+        """
+        return False
+
+    @classmethod
     def fold(cls, events: Iterable[RecordedEvent]) -> list[Write]:
         """What a batch of events comes to."""
         projection, handlers = cls(), cls.handlers

@@ -53,24 +53,25 @@ class Table:
         """Set columns by rows of (*columns, key); a row that is not there stays away."""
         by_marks = ", ".join(f"{name} = %s" for name in columns)
         by_arrays = ", ".join(f"{name} = given.{name}" for name in columns)
-        update, of_key = f"UPDATE {self.name} SET", self._of_key()
+        update, of_key = f"UPDATE {self.name} SET", self._of(self.key)
         return self._statement(
             sqlite=f"{update} {by_marks} WHERE {of_key} = %s",
             postgresql=f"{update} {by_arrays} FROM {{given}} WHERE {of_key} = given.{self.key}",
             names=(*columns, self.key),
         )
 
-    def delete(self) -> "Statement":
-        """Delete by rows of (key,)."""
-        delete, of_key = f"DELETE FROM {self.name}", self._of_key()  # noqa: S608 (constants)
+    def delete(self, by: str | None = None) -> "Statement":
+        """Delete by rows of (key,), or all that have one of the values of another column."""
+        column = by or self.key
+        delete, of_column = f"DELETE FROM {self.name}", self._of(column)  # noqa: S608 (constants)
         return self._statement(
-            sqlite=f"{delete} WHERE {of_key} = %s",
-            postgresql=f"{delete} USING {{given}} WHERE {of_key} = given.{self.key}",
-            names=(self.key,),
+            sqlite=f"{delete} WHERE {of_column} = %s",
+            postgresql=f"{delete} USING {{given}} WHERE {of_column} = given.{column}",
+            names=(column,),
         )
 
-    def _of_key(self) -> str:
-        return f"{self.name}.generation = {{generation}} AND {self.name}.{self.key}"
+    def _of(self, column: str) -> str:
+        return f"{self.name}.generation = {{generation}} AND {self.name}.{column}"
 
     def _statement(self, *, sqlite: str, postgresql: str, names: Sequence[str]) -> "Statement":
         types = [self.types[name] for name in names]

@@ -1,10 +1,12 @@
 """Reply streams: the text of a response on its way from the worker to whoever waits for it.
 
 A hint like everything outside the log: what is lost here is read from the log a little later. A
-stream holds what was published from the first item on, until 60 s after its end.
+stream holds what was published from the first item on, until 60 s after its end. Each piece says
+where it belongs, so a reader puts the text together whatever is lost, comes twice or comes late.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
@@ -20,14 +22,26 @@ KEPT_SECONDS = 60
 SILENT_SECONDS_MAX = 90
 
 
-class Delta(msgspec.Struct, tag="delta", frozen=True):
-    """More of the response."""
+class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
+    """More of the response: `text` stands behind the first `at` characters of its attempt.
 
+    `prompt_tokens`, in the first piece, is what the prompt is taken to have cost.
+    """
+
+    attempt: int
+    at: int
     text: str
+    prompt_tokens: int = 0
 
 
 class Restart(msgspec.Struct, tag="restart", frozen=True):
-    """Generation began again: what came before is void."""
+    """Generation began again, as a later attempt: what came before is void."""
+
+    attempt: int
+
+
+class Closed(msgspec.Struct, tag="closed", frozen=True):
+    """Nothing but the end comes after this: somebody has cancelled the message."""
 
 
 class End(msgspec.Struct, tag="end", frozen=True):
@@ -36,7 +50,7 @@ class End(msgspec.Struct, tag="end", frozen=True):
     ended: Ended
 
 
-Item = Delta | Restart | End
+Item = Delta | Restart | Closed | End
 
 
 class ReplyStreamsUnavailable(Exception):
@@ -47,15 +61,69 @@ class ReplyStreams(Protocol):
     """One stream a message; several may read it, each from its first item."""
 
     def publish(self, message_id: UUID, *items: Item) -> None:
-        """Add items, from any thread. Raises `ReplyStreamsUnavailable`."""
+        """Add items, from any thread, in the order of the calls. Never waits, never raises."""
         ...
 
-    def follow(self, message_id: UUID) -> AbstractAsyncContextManager[AsyncIterator[Item]]:
-        """Read the stream on the event loop: what is there, then what comes.
+    def close(self, message_id: UUID) -> Sequence[Item]:
+        """Let nothing but the end be added from now on, and return what is there.
 
         Raises `ReplyStreamsUnavailable`.
         """
         ...
+
+    def forget(self, message_ids: Iterable[UUID]) -> None:
+        """Remove the text of streams for good: nothing but an end is added to them any more.
+
+        Raises `ReplyStreamsUnavailable`.
+        """
+        ...
+
+    def follow(self, message_id: UUID) -> AbstractAsyncContextManager[asyncio.Queue[Item]]:
+        """Have the stream's items put into a queue of the event loop: what is there and what comes.
+
+        An item may come twice, and what comes may overtake what is there; a `Transcript` puts them
+        in order.
+        """
+        ...
+
+
+class Transcript:
+    """The text of the latest attempt, as far as its pieces are there without a gap."""
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        self.characters = 0
+        self.prompt_tokens = 0
+        self._pieces: list[tuple[int, str]] = []
+        self._early: dict[int, str] = {}
+
+    @property
+    def text(self) -> str:
+        return self.text_from(0)
+
+    def text_from(self, characters: int) -> str:
+        """The text behind its first `characters`; cheap near the end, where it is asked for."""
+        parts: list[str] = []
+        for at, piece in reversed(self._pieces):
+            if at + len(piece) <= characters:
+                break
+            parts.append(piece[max(0, characters - at) :])
+        return "".join(reversed(parts))
+
+    def take(self, item: Item) -> None:
+        """Add what an item says; an earlier attempt's says nothing any more."""
+        if not isinstance(item, Delta | Restart) or item.attempt < self.attempt:
+            return
+        if item.attempt > self.attempt:
+            self.attempt, self.characters, self.prompt_tokens = item.attempt, 0, 0
+            self._pieces.clear()
+            self._early.clear()
+        if isinstance(item, Delta) and item.at >= self.characters:
+            self._early[item.at] = item.text
+            self.prompt_tokens = self.prompt_tokens or item.prompt_tokens
+            while (piece := self._early.pop(self.characters, None)) is not None:
+                self._pieces.append((self.characters, piece))
+                self.characters += len(piece)
 
 
 @once

@@ -3,11 +3,11 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from conversations.reply_streams import KEPT_SECONDS, SILENT_SECONDS_MAX, End, Item
+from conversations.reply_streams import KEPT_SECONDS, SILENT_SECONDS_MAX, Closed, End, Item
 
 
 class _Stream:
@@ -15,6 +15,16 @@ class _Stream:
         self.items: list[Item] = []
         self.wakers: set[Callable[[], None]] = set()
         self.expires_at = 0.0
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Add items; only the end comes after a `Closed`, and nothing after the end."""
+        last = self.items[-1] if self.items else None
+        if isinstance(last, Closed):
+            self.items += [item for item in items if isinstance(item, End)]
+        elif not isinstance(last, End):
+            self.items += items
+        ended = bool(self.items) and isinstance(self.items[-1], End)
+        self.expires_at = time.monotonic() + (KEPT_SECONDS if ended else SILENT_SECONDS_MAX)
 
 
 class MemoryReplyStreams:
@@ -26,33 +36,49 @@ class MemoryReplyStreams:
         self._swept_at = time.monotonic()
 
     def publish(self, message_id: UUID, *items: Item) -> None:
-        now = time.monotonic()
         with self._guard:
-            self._sweep(now)
+            self._sweep(time.monotonic())
             stream = self._streams.setdefault(message_id, _Stream())
-            if stream.items and isinstance(stream.items[-1], End):
-                return
-            stream.items.extend(items)
-            ended = isinstance(items[-1], End)
-            stream.expires_at = now + (KEPT_SECONDS if ended else SILENT_SECONDS_MAX)
+            stream.add(items)
             wakers = list(stream.wakers)
         for wake in wakers:
             wake()
 
+    def close(self, message_id: UUID) -> Sequence[Item]:
+        with self._guard:
+            stream = self._streams.setdefault(message_id, _Stream())
+            said = list(stream.items)
+            stream.add([Closed()])
+            return said
+
+    def forget(self, message_ids: Iterable[UUID]) -> None:
+        with self._guard:
+            for message_id in message_ids:
+                self._streams[message_id] = _Stream()
+                self._streams[message_id].add([Closed()])
+
     @asynccontextmanager
-    async def follow(self, message_id: UUID) -> AsyncIterator[AsyncIterator[Item]]:
+    async def follow(self, message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
         loop = asyncio.get_running_loop()
-        news = asyncio.Event()
+        said: asyncio.Queue[Item] = asyncio.Queue()
+        read = 0
+
+        def hear() -> None:
+            nonlocal read
+            while read < len(stream.items):
+                said.put_nowait(stream.items[read])
+                read += 1
 
         def wake() -> None:
-            loop.call_soon_threadsafe(news.set)
+            loop.call_soon_threadsafe(hear)
 
         with self._guard:
             stream = self._streams.setdefault(message_id, _Stream())
             stream.expires_at = max(stream.expires_at, time.monotonic() + SILENT_SECONDS_MAX)
             stream.wakers.add(wake)
         try:
-            yield _items(stream, news)
+            hear()
+            yield said
         finally:
             with self._guard:
                 stream.wakers.discard(wake)
@@ -70,13 +96,3 @@ class MemoryReplyStreams:
             ]
             for message_id in expired:
                 del self._streams[message_id]
-
-
-async def _items(stream: _Stream, news: asyncio.Event) -> AsyncIterator[Item]:
-    read = 0
-    while True:
-        news.clear()
-        while read < len(stream.items):
-            read += 1
-            yield stream.items[read - 1]
-        await news.wait()

@@ -1,42 +1,71 @@
-"""Reply streams in Redis: a list keeps what was said, a channel tells that more was.
+"""Reply streams in Redis: a list keeps what was said, a channel tells what is being said.
 
 All readers of a process share one connection. A reader listens first and reads the list then, so
-that nothing falls between; each item carries its number, so that nothing comes twice.
+that nothing falls between. All that a process publishes passes one thread: what gathers while a
+round trip is under way shares the next one, and the pieces of one response become one.
 """
 
 import asyncio
 import logging
+import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from conversations.reply_streams import (
     KEPT_SECONDS,
     SILENT_SECONDS_MAX,
-    End,
+    Delta,
     Item,
     ReplyStreamsUnavailable,
 )
-from eventstore.redis_client import TIMEOUT_SECONDS, redis_client
+from eventstore.redis_client import TIMEOUT_SECONDS, Breaker, redis_client
 
 logger = logging.getLogger(__name__)
 
 #: How long a lost connection stays lost before the next try.
 RECONNECT_SECONDS = 0.2
+#: How long the connection may be silent before its task looks whether it shall end.
+HEAR_SECONDS = 1.0
+#: Streams that one round trip adds to at most.
+PUBLISHED_TOGETHER_MAX = 256
 
 _PUBLISH = """
-local last = redis.call('LINDEX', KEYS[1], -1)
-if last and string.sub(last, 1, 13) == '{"type":"end"' then return 0 end
-for i = 2, #ARGV do
-    local number = redis.call('RPUSH', KEYS[1], ARGV[i])
-    redis.call('PUBLISH', KEYS[1], number .. ':' .. ARGV[i])
+local last = redis.call('LINDEX', KEYS[1], -1) or ''
+if string.sub(last, 1, 13) == '{"type":"end"' then return 0 end
+local closed = string.sub(last, 1, 16) == '{"type":"closed"'
+for i = 3, #ARGV do
+    local ended = string.sub(ARGV[i], 1, 13) == '{"type":"end"'
+    if ended or not closed then
+        redis.call('RPUSH', KEYS[1], ARGV[i])
+        redis.call('PUBLISH', KEYS[1], ARGV[i])
+    end
+    if ended then
+        redis.call('EXPIRE', KEYS[1], ARGV[2])
+        return 0
+    end
 end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 0
+"""
+_CLOSE = """
+local items = redis.call('LRANGE', KEYS[1], 0, -1)
+local last = items[#items] or ''
+if string.sub(last, 1, 13) ~= '{"type":"end"' and string.sub(last, 1, 16) ~= '{"type":"closed"' then
+    redis.call('RPUSH', KEYS[1], '{"type":"closed"}')
+    redis.call('EXPIRE', KEYS[1], ARGV[1])
+end
+return items
+"""
+_FORGET = """
+redis.call('DEL', KEYS[1])
+redis.call('RPUSH', KEYS[1], '{"type":"closed"}')
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 0
 """
@@ -54,18 +83,34 @@ class RedisReplyStreams:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._publish = redis_client().register_script(_PUBLISH)
+        self._client = redis_client()
+        self._close = self._client.register_script(_CLOSE)
+        self._forget = self._client.register_script(_FORGET)
+        self._publisher = _Publisher()
         self._hub: _Hub | None = None
 
     def publish(self, message_id: UUID, *items: Item) -> None:
-        kept = KEPT_SECONDS if isinstance(items[-1], End) else SILENT_SECONDS_MAX
+        self._publisher.add(message_id, items)
+
+    def close(self, message_id: UUID) -> Sequence[Item]:
+        self._publisher.flush()
         try:
-            self._publish(keys=[_channel(message_id)], args=[kept, *map(_encode, items)])
+            said: Any = self._close(keys=[_channel(message_id)], args=[SILENT_SECONDS_MAX])
+        except RedisError as error:
+            raise ReplyStreamsUnavailable(str(error)) from error
+        return list(map(_decode, said))
+
+    def forget(self, message_ids: Iterable[UUID]) -> None:
+        # What is still on its way there would bring them back.
+        self._publisher.flush()
+        try:
+            for message_id in message_ids:
+                self._forget(keys=[_channel(message_id)], args=[SILENT_SECONDS_MAX])
         except RedisError as error:
             raise ReplyStreamsUnavailable(str(error)) from error
 
     @asynccontextmanager
-    async def follow(self, message_id: UUID) -> AsyncIterator[AsyncIterator[Item]]:
+    async def follow(self, message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
         hub = self._hub_of_this_loop()
         reader = _Reader(_channel(message_id))
         hub.add(reader)
@@ -73,8 +118,9 @@ class RedisReplyStreams:
             try:
                 await hub.catch_up(reader)
             except (RedisError, OSError) as error:
-                raise ReplyStreamsUnavailable(str(error)) from error
-            yield reader.items()
+                # It hears what is said all the same, or at least what is said later.
+                logger.warning("message %s is followed from now on only: %s", message_id, error)
+            yield reader.said
         finally:
             hub.remove(reader)
 
@@ -85,26 +131,101 @@ class RedisReplyStreams:
         return self._hub
 
 
+class _Publisher:
+    """The thread that tells Redis what this process's workers say; what is lost is in the log."""
+
+    def __init__(self) -> None:
+        self._client = redis_client()
+        self._script = self._client.register_script(_PUBLISH)
+        self._breaker = Breaker()
+        self._changed = threading.Condition()
+        self._waiting: dict[UUID, list[Item]] = {}
+        self._busy = False
+        self._complained = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, message_id: UUID, items: Iterable[Item]) -> None:
+        with self._changed:
+            self._waiting.setdefault(message_id, []).extend(items)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until all that was added so far is published or given up, but not for ever."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._busy, TIMEOUT_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting)
+                self._busy = True
+                now = list(self._waiting)[:PUBLISHED_TOGETHER_MAX]
+                batch = {message_id: self._waiting.pop(message_id) for message_id in now}
+            try:
+                self._publish(batch)
+                self._complained = False
+            except Exception as error:  # noqa: BLE001 (it must not die of anything)
+                if not self._complained:
+                    logger.warning("nobody can be told of responses now: %s", error)
+                self._complained = True
+
+    def _publish(self, batch: Mapping[UUID, Sequence[Item]]) -> None:
+        try:
+            self._send(batch)
+        except NoScriptError:
+            # Redis came back empty: it has to be told the script again.
+            self._client.script_load(self._script.script)
+            self._send(batch)
+
+    def _send(self, batch: Mapping[UUID, Sequence[Item]]) -> None:
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for message_id, items in batch.items():
+            key, said = _channel(message_id), map(_encode, _joined(items))
+            pipeline.execute_command(
+                "EVALSHA", self._script.sha, 1, key, SILENT_SECONDS_MAX, KEPT_SECONDS, *said
+            )
+        with self._breaker:
+            pipeline.execute()
+
+
+def _joined(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, with pieces that follow each other made one."""
+    run: list[Delta] = []
+    for item in items:
+        if run and not _follows(item, run[-1]):
+            yield _one(run)
+            run = []
+        if isinstance(item, Delta):
+            run.append(item)
+        else:
+            yield item
+    if run:
+        yield _one(run)
+
+
+def _follows(item: Item, last: Delta) -> bool:
+    return (
+        isinstance(item, Delta)
+        and item.attempt == last.attempt
+        and item.at == last.at + len(last.text)
+    )
+
+
+def _one(run: Sequence[Delta]) -> Delta:
+    return msgspec.structs.replace(run[0], text="".join(delta.text for delta in run))
+
+
 class _Reader:
-    """What one reader has yet to see of one stream, in the order of the numbers."""
+    """What one reader has yet to see of one stream."""
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
-        self.seen = 0
-        self.queue: asyncio.Queue[Item] = asyncio.Queue()
-        # What the channel says may come before the list has told what was said earlier.
-        self._early: dict[int, bytes] = {}
-
-    def offer(self, number: int, data: bytes) -> None:
-        if number > self.seen:
-            self._early[number] = data
-        while (following := self._early.pop(self.seen + 1, None)) is not None:
-            self.seen += 1
-            self.queue.put_nowait(_decode(following))
-
-    async def items(self) -> AsyncIterator[Item]:
-        while True:
-            yield await self.queue.get()
+        self.said: asyncio.Queue[Item] = asyncio.Queue()
 
 
 class _Hub:
@@ -136,20 +257,23 @@ class _Hub:
                 del self._readers[reader.channel]
 
     async def catch_up(self, reader: _Reader) -> None:
-        # Fixed before the answer comes: the channel may bring the reader further meanwhile.
-        seen = reader.seen
-        kept: Any = await self._lists.lrange(reader.channel, seen, -1)
-        for number, data in enumerate(kept, seen + 1):
-            reader.offer(number, data)
+        kept: Any = await self._lists.lrange(reader.channel, 0, -1)
+        for data in kept:
+            reader.said.put_nowait(_decode(data))
 
     async def _listen(self) -> None:
         """Hand on what is said, for as long as the loop lives; reconnect whenever that is lost."""
-        lost = False
-        while True:
+        lost, me = False, asyncio.current_task()
+        # A cancellation that comes together with a message is swallowed on its way (wait_for does
+        # so before Python 3.12), so it is asked for.
+        while me and not me.cancelling():
             try:
                 async with self._channels.pubsub() as channels:
                     await channels.psubscribe(_channel("*"))
-                    async for message in channels.listen():
+                    while not me.cancelling():
+                        message = await channels.get_message(timeout=HEAR_SECONDS)
+                        if message is None:
+                            continue
                         if message["type"] == "psubscribe":
                             await self._catch_up_all()
                             lost = False
@@ -169,6 +293,6 @@ class _Hub:
     def _dispatch(self, message: dict[str, Any]) -> None:
         readers = self._readers.get(message["channel"].decode())
         if readers:
-            number, data = message["data"].split(b":", 1)
+            item = _decode(message["data"])
             for reader in readers:
-                reader.offer(int(number), data)
+                reader.said.put_nowait(item)

@@ -1,8 +1,6 @@
 """The built-in bot: it knows five sentences and needs nobody."""
 
-from collections.abc import Iterator
-
-from conversations.responders import Prompt
+from conversations.responders import Prompt, Reply
 
 RESPONSES = {
     "hello": "Hi there! How can I help you today?",
@@ -23,6 +21,7 @@ class DummyResponder:
     """Answers at once, in one piece."""
 
     model = "dummy"
+    waits = False
 
-    def respond(self, prompt: Prompt) -> Iterator[str]:
-        yield dummy_chatbot_response(prompt.message)
+    def respond(self, prompt: Prompt, reply: Reply) -> None:
+        reply.say(dummy_chatbot_response(prompt.message))

@@ -19,8 +19,19 @@ ERRORS = {
     "change_password": {"400", "401", "413", "415", "422", "503"},
     "log_out": {"401", "503"},
     "get_token_balance": {"401", "503"},
-    "send_message": {"400", "401", "402", "413", "415", "422", "502", "503"},
+    "send_message": {"400", "401", "402", "404", "413", "415", "422", "502", "503"},
     "get_message": {"401", "404", "503"},
+    "list_conversations": {"401", "422", "503"},
+    "start_conversation": {"400", "401", "413", "415", "422", "503"},
+    "get_conversation": {"401", "404", "503"},
+    "rename_conversation": {"400", "401", "404", "413", "415", "422", "503"},
+    "delete_conversation": {"401", "404", "503"},
+    "list_messages": {"401", "404", "422", "503"},
+    "send_message_to_conversation": {
+        *("400", "401", "402", "404", "413", "415", "422", "502", "503")
+    },
+    "stream_message": {"401", "404", "422", "503"},
+    "cancel_message": {"401", "404", "503"},
     "check_liveness": set(),
     "check_readiness": {"503"},
 }

@@ -17,7 +17,7 @@ def test_respond_async_is_answered_at_once_and_the_response_comes_later(
     assert answer.json() == {"id": answer.json()["id"], "status": "pending"}
     assert answer.headers["location"] == f"/messages/{answer.json()['id']}/"
     assert answer.headers["preference-applied"] == "respond-async"
-    assert answer.headers["vary"] == "Prefer"
+    assert answer.headers["vary"] == "Prefer, Accept"
 
 
 def test_what_was_accepted_is_shown_at_once(api: Api, alice: User, held: threading.Event) -> None:
@@ -54,7 +54,7 @@ def test_nonsense_is_ignored(api: Api, alice: User, prefer: str) -> None:
     )
     assert answer.status_code == 201
     assert "preference-applied" not in answer.headers
-    assert answer.headers["vary"] == "Prefer"
+    assert answer.headers["vary"] == "Prefer, Accept"
 
 
 def test_without_a_preference_the_wait_has_an_end(

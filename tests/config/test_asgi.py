@@ -1,11 +1,13 @@
 """The handler of requests: how much of a body it reads, and a client that has gone."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
+from django.http import StreamingHttpResponse
 
+from config import asgi
 from config.asgi import Requests
 
 LIMIT = 128 * 1024
@@ -102,3 +104,107 @@ def test_a_trailer_is_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(Requests()(plain, receive, send))
 
     assert sent[0]["status"] == 401
+
+
+class Parts:
+    """A stream that says something at once, and then waits to be closed."""
+
+    def __init__(self, *parts: bytes, ends: bool = False) -> None:
+        self.parts = list(parts)
+        self.ends = ends
+        self.closed = False
+
+    async def iterate(self) -> AsyncIterator[bytes]:
+        try:
+            for part in self.parts:
+                yield part
+            if not self.ends:
+                await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+
+class Connection:
+    """A client's side of the connection."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        self.sent: list[Mapping[str, Any]] = []
+        self.gone = asyncio.Event()
+        self.takes = takes
+
+    async def receive(self) -> Mapping[str, Any]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        self.sent.append(message)
+        if not self.takes and message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    @property
+    def bodies(self) -> list[tuple[bytes, bool]]:
+        return [(each["body"], each["more_body"]) for each in self.sent[1:]]
+
+
+async def streamed(
+    parts: Parts, connection: Connection, then: Callable[[], None], **options: Any
+) -> None:
+    response = StreamingHttpResponse(parts.iterate())
+    streaming = asyncio.create_task(
+        asgi._stream(response, connection.receive, connection.send, **options)
+    )
+    await asyncio.sleep(0.02)
+    then()
+    async with asyncio.timeout(5):
+        await streaming
+
+
+def test_a_stream_is_sent_as_it_comes_and_closed_at_its_end() -> None:
+    async def story() -> None:
+        parts, connection = Parts(b"one", b"two", ends=True), Connection()
+        await streamed(parts, connection, lambda: None, headers_only=False)
+        assert connection.bodies == [(b"one", True), (b"two", True), (b"", False)]
+        assert parts.closed
+
+    asyncio.run(story())
+
+
+def test_a_client_that_goes_closes_its_stream() -> None:
+    async def story() -> None:
+        parts, connection = Parts(b"one"), Connection()
+        await streamed(parts, connection, connection.gone.set, headers_only=False)
+        assert connection.bodies == [(b"one", True)]
+        assert parts.closed
+
+    asyncio.run(story())
+
+
+def test_a_server_that_stops_ends_its_streams() -> None:
+    async def story() -> None:
+        parts, connection = Parts(b"one"), Connection()
+        await streamed(parts, connection, asgi.cut_streams, headers_only=False)
+        assert connection.bodies == [(b"one", True), (b"", False)]
+        assert parts.closed
+
+    asyncio.run(story())
+
+
+def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "STALLED_SECONDS_MAX", 0.05)
+
+    async def story() -> None:
+        parts, connection = Parts(b"one", b"two"), Connection(takes=False)
+        await streamed(parts, connection, lambda: None, headers_only=False)
+        assert connection.bodies == [(b"one", True)]
+        assert parts.closed
+
+    asyncio.run(story())
+
+
+def test_only_the_head_of_a_stream_goes_to_who_asks_for_no_more() -> None:
+    async def story() -> None:
+        parts, connection = Parts(b"one"), Connection()
+        await streamed(parts, connection, lambda: None, headers_only=True)
+        assert connection.bodies == [(b"", False)]
+
+    asyncio.run(story())

@@ -37,7 +37,13 @@ def test_nothing_set_is_the_embedded_profile_with_the_documented_defaults(
     assert read.redis_url is None
     assert (read.host, read.port, read.allowed_hosts) == ("127.0.0.1", 8000, ("localhost",))
     assert (read.jwt_lifetime_minutes, read.signup_tokens, read.message_price) == (60, 4000, 100)
-    assert (read.worker_threads, read.responder) == (8, "dummy")
+    assert (read.threads, read.responder, read.pricing) == (8, "dummy", "message")
+    assert (read.context_tokens_max, read.response_tokens_max) == (8000, 1024)
+    assert read.openai_api_key is None
+    assert read.system_prompt == ""
+    assert read.openai_connect_seconds == 5
+    assert read.openai_first_byte_seconds == 60
+    assert read.openai_silence_seconds == 20
     assert (read.response_deadline_seconds, read.reply_wait_seconds) == (90, 30)
     assert (read.debug, read.log_level, read.trusted_proxies) == (False, "info", ())
 
@@ -70,7 +76,26 @@ def test_lists_are_separated_by_commas(variables: pytest.MonkeyPatch) -> None:
         ("WORKER_THREADS", "0", "1 to 1024"),
         ("RESPONSE_DEADLINE_SECONDS", "1.5", "1 to 3600"),
         ("REPLY_WAIT_SECONDS", "121", "0 to 120"),
-        ("RESPONDER", "parrot", "dummy"),
+        ("RESPONDER", "parrot", "dummy or openai"),
+        ("OPENAI_BASE_URL", "localhost:11434", "http:// or https://"),
+        ("OPENAI_BASE_URL", "ftp://localhost/v1", "http:// or https://"),
+        ("OPENAI_BASE_URL", "http://", "http:// or https://"),
+        ("OPENAI_BASE_URL", "http:///v1", "http:// or https://"),
+        ("OPENAI_BASE_URL", "http://localhost:port/v1", "http:// or https://"),
+        ("OPENAI_BASE_URL", "http://[::1/v1", "http:// or https://"),
+        ("OPENAI_BASE_URL", "http://local host/v1", "http:// or https://"),
+        ("OPENAI_BASE_URL", "http://localhost/v1?key=1", "http:// or https://"),
+        ("OPENAI_MODEL", "m" * 201, "1 to 200 characters"),
+        ("OPENAI_CONNECT_SECONDS", "0", "more than 0"),
+        ("OPENAI_FIRST_BYTE_SECONDS", "inf", "more than 0, at most 3600"),
+        ("OPENAI_SILENCE_SECONDS", "nan", "more than 0, at most 3600"),
+        ("SYSTEM_PROMPT", "\udcff", "UTF-8"),
+        ("CONTEXT_TOKENS_MAX", "255", "256 to 2000000"),
+        ("CONTEXT_TOKENS_MAX", "2000001", "256 to 2000000"),
+        ("RESPONSE_TOKENS_MAX", "0", "1 to 1000000"),
+        ("PRICING", "free", "message or usage"),
+        ("PROMPT_PRICE_PER_1000", "-1", "0 to 1000000000"),
+        ("COMPLETION_PRICE_PER_1000", "0.5", "0 to 1000000000"),
         ("DEBUG", "perhaps", "on or off"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error or critical"),
         ("TRUSTED_PROXIES", "proxy.example.org", "addresses and networks"),
@@ -90,6 +115,106 @@ def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(
 
     assert line.startswith(f"{name} is refused: ")
     assert allowed in line.partition("; allowed: ")[2]
+
+
+UPSTREAM = {
+    "RESPONDER": "openai",
+    "OPENAI_BASE_URL": "http://localhost:11434/v1",
+    "OPENAI_MODEL": "scripted",
+}
+BY_USAGE = {"PRICING": "usage", "PROMPT_PRICE_PER_1000": "10", "COMPLETION_PRICE_PER_1000": "0"}
+
+
+def test_openai_needs_an_address_and_a_model_and_no_key(variables: pytest.MonkeyPatch) -> None:
+    for name, value in UPSTREAM.items():
+        variables.setenv(name, value)
+
+    read = read_environment()
+
+    assert read.openai_base_url == UPSTREAM["OPENAI_BASE_URL"]
+    assert read.openai_model == "scripted"
+    assert read.threads == 64
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_MODEL"])
+def test_openai_without_an_address_or_a_model_is_refused(
+    variables: pytest.MonkeyPatch, name: str
+) -> None:
+    line = refusal(variables, **(UPSTREAM | {name: ""}))
+
+    assert line.startswith(f"{name} is not set but RESPONDER is openai; allowed: ")
+
+
+def test_the_number_of_threads_that_was_asked_for_wins(variables: pytest.MonkeyPatch) -> None:
+    for name, value in (UPSTREAM | {"WORKER_THREADS": "3"}).items():
+        variables.setenv(name, value)
+
+    assert read_environment().threads == 3
+
+
+def test_an_address_with_credentials_is_refused_without_them(
+    variables: pytest.MonkeyPatch,
+) -> None:
+    line = refusal(variables, OPENAI_BASE_URL="https://canary:canary@localhost/v1")
+
+    assert line.startswith("OPENAI_BASE_URL is refused: it holds credentials")
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize("key", ["canary key", "canary\n", "canaryé", "canary\x7f"])
+def test_an_upstream_key_that_no_header_carries_is_refused_without_being_shown(
+    variables: pytest.MonkeyPatch, key: str
+) -> None:
+    line = refusal(variables, OPENAI_API_KEY=key)
+
+    assert line.startswith("OPENAI_API_KEY is refused: ")
+    assert "canary" not in line
+
+
+def test_an_upstream_key_does_not_show_in_a_representation(variables: pytest.MonkeyPatch) -> None:
+    variables.setenv("OPENAI_API_KEY", "sk-canary")
+
+    assert "canary" not in repr(read_environment())
+
+
+def test_a_system_prompt_that_leaves_no_room_is_refused(variables: pytest.MonkeyPatch) -> None:
+    variables.setenv("CONTEXT_TOKENS_MAX", "256")
+    variables.setenv("SYSTEM_PROMPT", "x" * 239)
+    assert read_environment().system_prompt == "x" * 239
+
+    line = refusal(variables, SYSTEM_PROMPT="x" * 240)
+
+    assert line.startswith("SYSTEM_PROMPT may take 256 tokens of the model and CONTEXT_TOKENS_MAX")
+    assert "; allowed: " in line
+
+
+@pytest.mark.parametrize("name", ["PROMPT_PRICE_PER_1000", "COMPLETION_PRICE_PER_1000"])
+def test_pricing_by_usage_needs_both_prices(variables: pytest.MonkeyPatch, name: str) -> None:
+    line = refusal(variables, **(BY_USAGE | {name: ""}))
+
+    assert line.startswith(f"{name} is not set but PRICING is usage; allowed: ")
+
+
+def test_pricing_by_usage_needs_a_price_above_0(variables: pytest.MonkeyPatch) -> None:
+    line = refusal(variables, **(BY_USAGE | {"PROMPT_PRICE_PER_1000": "0"}))
+
+    assert line.startswith("PROMPT_PRICE_PER_1000 and COMPLETION_PRICE_PER_1000 are both 0; ")
+
+
+def test_a_message_that_could_cost_too_much_is_refused(variables: pytest.MonkeyPatch) -> None:
+    line = refusal(variables, **(BY_USAGE | {"PROMPT_PRICE_PER_1000": "50000000"}))
+
+    assert line.startswith("PRICING is usage and the longest message could cost ")
+    assert "; allowed: " in line
+
+
+def test_prices_of_usage_do_not_matter_where_messages_have_one(
+    variables: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PROMPT_PRICE_PER_1000", "COMPLETION_PRICE_PER_1000"):
+        variables.setenv(name, "0")
+
+    assert read_environment().pricing == "message"
 
 
 def test_redis_with_sqlite_is_refused(variables: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
 from uuid import UUID, uuid4
@@ -11,16 +11,16 @@ from pytest_django import Settings
 from accounts.domain import Account
 from conversations import responders
 from conversations.commands import fail_message, respond_to_message
-from conversations.domain import Exchange
+from conversations.domain import Exchange, Usage
 from conversations.ends import end_of as ended_as
 from conversations.generation import ATTEMPTS_MAX, generate, lease_name
-from conversations.responders import Prompt, ResponderFailed
+from conversations.responders import Prompt, Reply, ResponderFailed
 from eventstore.leases import get_leases
 from eventstore.log import EventLog, event_log
 from eventstore.reading import RecordedEvent, read_events, read_stream
 from tests.conversations.conftest import CAUSE, Send
 
-Respond = Callable[[Prompt], Iterator[str]]
+Respond = Callable[[Prompt, Reply], None]
 
 
 @pytest.fixture
@@ -30,9 +30,10 @@ def respond_with(settings: Settings) -> Callable[[Respond], None]:
     def use(function: Respond) -> None:
         class Scripted:
             model = "scripted"
+            waits = False
 
-            def respond(self, prompt: Prompt) -> Iterator[str]:
-                return function(prompt)
+            def respond(self, prompt: Prompt, reply: Reply) -> None:
+                function(prompt, reply)
 
         responders.registered["scripted"] = Scripted
         settings.RESPONDER = "scripted"
@@ -60,9 +61,9 @@ def test_a_message_delivered_twice_is_generated_once(
 ) -> None:
     calls: list[UUID] = []
 
-    def count(prompt: Prompt) -> Iterator[str]:
+    def count(prompt: Prompt, reply: Reply) -> None:
         calls.append(prompt.message_id)
-        yield "once"
+        reply.say("once")
 
     respond_with(count)
     message_id = send(alice).message_id
@@ -91,8 +92,8 @@ def test_a_message_that_is_not_in_the_log_is_nobodys_work() -> None:
 def test_a_responder_that_fails_ends_the_message_and_refunds_it(
     alice: UUID, send: Send, respond_with: Callable[[Respond], None], error: Exception
 ) -> None:
-    def fail(_: Prompt) -> Iterator[str]:
-        yield "half a sen"
+    def fail(_: Prompt, reply: Reply) -> None:
+        reply.say("half a sen")
         raise error
 
     respond_with(fail)
@@ -116,9 +117,9 @@ def test_two_attempts_are_made_and_no_third(
     class WorkerDied(BaseException):
         pass
 
-    def die(prompt: Prompt) -> Iterator[str]:
+    def die(prompt: Prompt, reply: Reply) -> None:
         calls.append(prompt.message_id)
-        yield "half a sen"
+        reply.say("half a sen")
         raise WorkerDied
 
     respond_with(die)
@@ -146,7 +147,7 @@ def test_a_database_that_is_away_does_not_count_as_a_workers_death(
 ) -> None:
     message_id = send(alice).message_id
     with monkeypatch.context() as away:
-        away.setattr("conversations.generation.read_stream", _raise_operational_error)
+        away.setattr("conversations.generation.read_stream_now", _raise_operational_error)
         for _ in range(ATTEMPTS_MAX + 1):
             with pytest.raises(OperationalError):
                 generate(message_id)
@@ -162,7 +163,7 @@ def test_a_late_response_after_a_refund_changes_nothing(alice: UUID, send: Send)
     message_id = send(alice).message_id
     late = event_log().load(Exchange, message_id)
     failed = fail_message(message_id, "deadline", CAUSE)
-    answered = respond_to_message(late, "late", cost=100, model="dummy", cause=CAUSE)
+    answered = respond_to_message(late, "late", usage=None, attempt=1, model="dummy", cause=CAUSE)
     assert answered == failed == ended_as(message_id)
     assert end_of(message_id).data["reason"] == "deadline"
     assert EventLog().load(Account, alice).tokens == 4000
@@ -176,17 +177,51 @@ def test_a_refund_after_a_response_changes_nothing(alice: UUID, send: Send) -> N
     assert EventLog().load(Account, alice).tokens == 3900
 
 
-def test_a_response_that_costs_less_is_refunded_in_the_same_append(alice: UUID, send: Send) -> None:
+def test_a_response_that_costs_less_is_refunded_in_the_same_append(
+    alice: UUID, send: Send, settings: Settings
+) -> None:
+    price_by_usage(settings)
     message_id = send(alice).message_id
     exchange = event_log().load(Exchange, message_id)
-    ended = respond_to_message(exchange, "short", cost=30, model="dummy", cause=CAUSE)
+    assert exchange.price == 112
+    used = Usage(prompt_tokens=1000, completion_tokens=500, estimated=False)
+    ended = respond_to_message(exchange, "short", usage=used, attempt=7, model="dummy", cause=CAUSE)
     assert ended == ended_as(message_id)
     assert ended
-    assert (ended.cost, ended.response) == (30, "short")
+    assert (ended.cost, ended.refunded, ended.response, ended.attempt) == (26, 86, "short", 7)
     refund = read_events(ended.position - 2, 1)[0]
-    assert (refund.data["amount"], refund.data["reason"]) == (70, "unused")
-    assert refund.at == end_of(message_id).at
-    assert EventLog().load(Account, alice).tokens == 3970
+    assert (refund.data["amount"], refund.data["reason"]) == (86, "unused")
+    end = end_of(message_id)
+    assert refund.at == end.at
+    assert end.data["usage"] == {
+        "prompt_tokens": 1000,
+        "completion_tokens": 500,
+        "estimated": False,
+    }
+    assert EventLog().load(Account, alice).tokens == 4000 - 26
+
+
+def test_a_response_whose_usage_nobody_counted_costs_the_estimate(
+    alice: UUID, send: Send, settings: Settings
+) -> None:
+    price_by_usage(settings)
+    settings.PROMPT_PRICE_PER_1000 = 10_000
+    settings.COMPLETION_PRICE_PER_1000 = 10_000
+    settings.SIGNUP_TOKENS = 4000
+    settings.CONTEXT_TOKENS_MAX = 256
+    settings.RESPONSE_TOKENS_MAX = 100
+    message_id = send(alice, "hello").message_id
+    generate(message_id)
+    ended = ended_as(message_id)
+    assert ended
+    # "hello" has 5 bytes, and its response 35.
+    assert (ended.cost, ended.refunded) == ((2 + 9) * 10, 3560 - 110)
+
+
+def price_by_usage(settings: Settings) -> None:
+    settings.PRICING = "usage"
+    settings.PROMPT_PRICE_PER_1000 = 10
+    settings.COMPLETION_PRICE_PER_1000 = 31
 
 
 def test_forced_races_of_a_response_against_the_deadline_have_one_end_each(
@@ -202,7 +237,9 @@ def test_forced_races_of_a_response_against_the_deadline_have_one_end_each(
         for message_id in messages:
             exchange = event_log().load(Exchange, message_id)
             start.wait()
-            respond_to_message(exchange, "in time?", cost=1, model="dummy", cause=CAUSE)
+            respond_to_message(
+                exchange, "in time?", usage=None, attempt=1, model="dummy", cause=CAUSE
+            )
         done.set()
         connection.close()
 

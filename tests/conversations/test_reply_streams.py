@@ -2,26 +2,50 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conversations.ends import Ended
 from conversations.reply_streams import (
+    Closed,
     Delta,
     End,
     Item,
     ReplyStreams,
     Restart,
+    Transcript,
     redis,
     reply_streams,
 )
 from eventstore.redis_client import redis_client
 
-END = End(Ended(7, "done", 100, response="Hello"))
-STORY: list[Item] = [Delta("Hi "), Delta("there"), Restart(), Delta("Hello"), END]
+END = End(Ended(7, "done", 100, 0, response="Hello", attempt=2))
+STORY: list[Item] = [
+    Delta(1, 0, "Hi "),
+    Delta(1, 3, "there"),
+    Restart(2),
+    Delta(2, 0, "Hel", prompt_tokens=4),
+    Delta(2, 3, "lo"),
+    END,
+]
+
+
+@dataclass
+class Heard:
+    """What a reader made of a stream."""
+
+    text: str
+    attempt: int
+    prompt_tokens: int
+    end: Item
+
+
+AS_TOLD = Heard("Hello", 2, 4, END)
 
 
 @pytest.fixture
@@ -30,129 +54,199 @@ def streams() -> ReplyStreams:
     return reply_streams()
 
 
-async def until_the_end(items: AsyncIterator[Item]) -> list[Item]:
-    heard: list[Item] = []
+async def until_the_end(said: asyncio.Queue[Item]) -> Heard:
+    transcript = Transcript()
     async with asyncio.timeout(5):
-        async for item in items:
-            heard.append(item)
-            if isinstance(item, End):
-                break
-    return heard
+        while not isinstance(item := await said.get(), End):
+            transcript.take(item)
+    return Heard(transcript.text, transcript.attempt, transcript.prompt_tokens, item)
+
+
+async def read(streams: ReplyStreams, message_id: UUID, delay_seconds: float = 0) -> Heard:
+    await asyncio.sleep(delay_seconds)
+    async with streams.follow(message_id) as said:
+        return await until_the_end(said)
 
 
 def test_a_reader_that_comes_late_hears_everything(streams: ReplyStreams) -> None:
     message_id = uuid4()
     for item in STORY:
         streams.publish(message_id, item)
-
-    async def read() -> list[Item]:
-        async with streams.follow(message_id) as items:
-            return await until_the_end(items)
-
-    assert asyncio.run(read()) == STORY
+    assert asyncio.run(read(streams, message_id)) == AS_TOLD
 
 
-def test_readers_that_come_at_any_time_hear_everything_once_and_in_order(
+def test_readers_that_come_at_any_time_hear_the_text_in_order_and_the_end(
     streams: ReplyStreams,
 ) -> None:
     message_id = uuid4()
-    story = [Delta(str(number)) for number in range(200)] + [END]
+    words = [f"{number} " for number in range(200)]
+    text = "".join(words)
 
-    async def read(delay: float) -> list[Item]:
-        await asyncio.sleep(delay)
-        async with streams.follow(message_id) as items:
-            return await until_the_end(items)
+    def tell() -> None:
+        at = 0
+        for word in words:
+            streams.publish(message_id, Delta(1, at, word))
+            at += len(word)
+        streams.publish(message_id, END)
 
-    async def tell_while_they_read() -> list[list[Item]]:
-        def tell() -> None:
-            for item in story:
-                streams.publish(message_id, item)
-
-        readers = [asyncio.create_task(read(number / 200)) for number in range(10)]
+    async def tell_while_they_read() -> list[Heard]:
+        readers = [
+            asyncio.create_task(read(streams, message_id, number / 200)) for number in range(10)
+        ]
         thread = threading.Thread(target=tell)
         thread.start()
         heard = await asyncio.gather(*readers)
         thread.join()
         return heard
 
-    assert asyncio.run(tell_while_they_read()) == [story] * 10
+    heard = asyncio.run(tell_while_they_read())
+    # The end, which holds the whole text, may overtake what a late reader is still catching up on.
+    assert all(text.startswith(each.text) and each.end == END for each in heard)
+    assert len(heard) == 10
 
 
 def test_streams_of_different_messages_do_not_mix(streams: ReplyStreams) -> None:
     first, second = uuid4(), uuid4()
-    streams.publish(first, Delta("first"), END)
-    streams.publish(second, Delta("second"), End(Ended(2, "failed", 0, reason="responder")))
+    failed = End(Ended(2, "failed", 0, 100, reason="responder"))
+    streams.publish(first, Delta(1, 0, "first"), END)
+    streams.publish(second, Delta(1, 0, "second"), failed)
 
-    async def read() -> list[list[Item]]:
+    async def story() -> list[Heard]:
         async with streams.follow(first) as one, streams.follow(second) as other:
             return [await until_the_end(one), await until_the_end(other)]
 
-    assert asyncio.run(read()) == [
-        [Delta("first"), END],
-        [Delta("second"), End(Ended(2, "failed", 0, reason="responder"))],
+    assert asyncio.run(story()) == [Heard("first", 1, 0, END), Heard("second", 1, 0, failed)]
+
+
+@given(st.data())
+def test_a_transcript_is_right_whatever_comes_twice_late_or_never(data: st.DataObject) -> None:
+    told: list[Item] = [
+        Delta(1, 0, "void"),
+        Restart(2),
+        *(Delta(2, at, str(at)) for at in range(10)),
     ]
+    twice = told + data.draw(st.lists(st.sampled_from(told)))
+    shuffled = data.draw(st.permutations(twice))
+    transcript = Transcript()
+    for item in shuffled:
+        transcript.take(item)
+        assert "0123456789".startswith(transcript.text) or transcript.attempt == 1
+    assert (transcript.attempt, transcript.text) == (2, "0123456789")
+    assert all(transcript.text_from(at) == "0123456789"[at:] for at in range(12))
 
 
-def test_what_the_channel_says_during_a_catch_up_comes_once_and_in_order() -> None:
+def test_a_transcript_stops_at_a_gap() -> None:
+    transcript = Transcript()
+    for item in (Delta(1, 0, "one "), Delta(1, 8, "three")):
+        transcript.take(item)
+    assert transcript.text == "one "
+    transcript.take(Delta(1, 4, "two "))
+    assert transcript.text == "one two three"
+
+
+def test_what_the_channel_says_during_a_catch_up_is_not_lost() -> None:
     reader = redis._Reader("reply:test")
     hub = object.__new__(redis._Hub)
 
     class BusyList:
         async def lrange(self, *_: object) -> list[bytes]:
-            reader.offer(1, redis._encode(Delta("Hi")))
-            reader.offer(2, redis._encode(END))
-            return [redis._encode(Delta("Hi"))]
+            reader.said.put_nowait(Delta(1, 2, " there"))
+            return [redis._encode(Delta(1, 0, "Hi")), redis._encode(END)]
 
-    async def story() -> list[Item]:
+    async def story() -> Heard:
         hub._lists = BusyList()  # type: ignore[assignment]
         await hub.catch_up(reader)
-        return await until_the_end(reader.items())
+        return await until_the_end(reader.said)
 
-    assert asyncio.run(story()) == [Delta("Hi"), END]
-    assert reader.queue.empty()
+    assert asyncio.run(story()) == Heard("Hi there", 1, 0, END)
+
+
+def test_pieces_that_follow_each_other_become_one() -> None:
+    assert list(redis._joined(STORY)) == [
+        Delta(1, 0, "Hi there"),
+        Restart(2),
+        Delta(2, 0, "Hello", prompt_tokens=4),
+        END,
+    ]
+    gap: list[Item] = [Delta(1, 0, "a"), Delta(1, 5, "b"), Delta(2, 6, "c")]
+    assert list(redis._joined(gap)) == gap
 
 
 def test_a_reader_waits_for_what_has_not_been_said_yet(streams: ReplyStreams) -> None:
     message_id = uuid4()
 
-    async def read() -> list[Item]:
-        async with streams.follow(message_id) as items:
-            reading = asyncio.create_task(until_the_end(items))
+    async def story() -> Heard:
+        async with streams.follow(message_id) as said:
+            reading = asyncio.create_task(until_the_end(said))
             await asyncio.sleep(0.05)
             assert not reading.done()
             await asyncio.to_thread(streams.publish, message_id, *STORY)
             return await reading
 
-    assert asyncio.run(read()) == STORY
+    assert asyncio.run(story()) == AS_TOLD
 
 
 def test_nothing_is_said_after_the_end(streams: ReplyStreams) -> None:
     message_id = uuid4()
-    streams.publish(message_id, Delta("Hi"), END)
-    streams.publish(message_id, Delta("late"))
+    streams.publish(message_id, Delta(1, 0, "Hi"), END)
+    streams.publish(message_id, Delta(1, 2, "late"))
+    assert streams.close(message_id) == [Delta(1, 0, "Hi"), END]
+    assert asyncio.run(read(streams, message_id)) == Heard("Hi", 1, 0, END)
 
-    async def read() -> list[Item]:
-        async with streams.follow(message_id) as items:
-            return await until_the_end(items)
 
-    assert asyncio.run(read()) == [Delta("Hi"), END]
+def test_a_closed_stream_takes_its_end_and_nothing_else(streams: ReplyStreams) -> None:
+    message_id = uuid4()
+    streams.publish(message_id, Delta(1, 0, "Hi"))
+    assert streams.close(message_id) == [Delta(1, 0, "Hi")]
+    streams.publish(message_id, Delta(1, 2, " there"))
+    assert streams.close(message_id) == [Delta(1, 0, "Hi"), Closed()]
+    streams.publish(message_id, Delta(1, 2, " there"), END)
+    assert asyncio.run(read(streams, message_id)) == Heard("Hi", 1, 0, END)
+
+
+def test_a_stream_that_was_never_told_can_be_closed(streams: ReplyStreams) -> None:
+    message_id = uuid4()
+    assert streams.close(message_id) == []
+    streams.publish(message_id, Delta(1, 0, "Hi"), END)
+    assert asyncio.run(read(streams, message_id)) == Heard("", 0, 0, END)
+
+
+def test_a_forgotten_stream_holds_no_text(streams: ReplyStreams) -> None:
+    message_id, other = uuid4(), uuid4()
+    for each in (message_id, other):
+        streams.publish(each, Delta(1, 0, "secret"), END)
+    streams.forget([message_id])
+    streams.publish(message_id, Delta(1, 0, "secret"))
+    assert streams.close(message_id) == [Closed()]
+    assert streams.close(other) == [Delta(1, 0, "secret"), END]
 
 
 def test_many_readers_at_once_on_a_fresh_process_all_hear(streams: ReplyStreams) -> None:
     messages = [uuid4() for _ in range(40)]
 
-    async def read(message_id: UUID) -> list[Item]:
-        async with streams.follow(message_id) as items:
-            return await until_the_end(items)
-
-    async def story() -> list[list[Item]]:
-        readers = [asyncio.create_task(read(each)) for each in messages]
+    async def story() -> list[Heard]:
+        readers = [asyncio.create_task(read(streams, each)) for each in messages]
         await asyncio.sleep(0)
         for each in messages:
             await asyncio.to_thread(streams.publish, each, END)
         return await asyncio.gather(*readers)
 
-    assert asyncio.run(story()) == [[END]] * len(messages)
+    assert asyncio.run(story()) == [Heard("", 0, 0, END)] * len(messages)
+
+
+def test_a_redis_that_comes_back_empty_is_told_again_what_to_do(streams: ReplyStreams) -> None:
+    if not isinstance(streams, redis.RedisReplyStreams):
+        assert not settings.REDIS_URL
+        return
+    message_id = uuid4()
+    streams.publish(message_id, Delta(1, 0, "lost"))
+    assert streams.close(message_id)
+    redis_client().execute_command("FLUSHALL")
+    redis_client().execute_command("SCRIPT", "FLUSH")
+    streams.publish(message_id, Delta(1, 4, " text"))
+    streams.publish(message_id, END)
+    # What is left has a gap before it, so none of it is shown before the end.
+    assert asyncio.run(read(streams, message_id)) == Heard("", 1, 0, END)
 
 
 def test_readers_that_go_leave_nothing_behind(streams: ReplyStreams) -> None:
@@ -182,12 +276,8 @@ def test_a_cut_connection_costs_no_reader_its_end(streams: ReplyStreams) -> None
         return
     messages = [uuid4() for _ in range(20)]
 
-    async def read(message_id: UUID) -> list[Item]:
-        async with streams.follow(message_id) as items:
-            return await until_the_end(items)
-
-    async def story() -> list[list[Item]]:
-        readers = [asyncio.create_task(read(each)) for each in messages]
+    async def story() -> list[Heard]:
+        readers = [asyncio.create_task(read(streams, each)) for each in messages]
         await asyncio.sleep(0.1)
         client = redis_client()
         for each in messages:
@@ -195,4 +285,4 @@ def test_a_cut_connection_costs_no_reader_its_end(streams: ReplyStreams) -> None
             await asyncio.to_thread(streams.publish, each, END)
         return await asyncio.gather(*readers)
 
-    assert asyncio.run(story()) == [[END]] * len(messages)
+    assert asyncio.run(story()) == [Heard("", 0, 0, END)] * len(messages)

@@ -40,8 +40,25 @@ def test_every_setting_is_documented(name: str) -> None:
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
     rows = [line for line in read("docs/settings.md").splitlines() if line.startswith("| `")]
-    named = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row.split("|")[1])}
+    named = {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row.split("|")[1])}
     assert {name.lower() for name in named} == set(Environment.model_fields)
+
+
+def examples() -> list[dict[str, str]]:
+    """The environments that stand in the pages, one a block of indented lines."""
+    found = []
+    for page in ("README.md", "docs/operators.md"):
+        for block in re.findall(r"(?m)(?:^    .*\n)+", read(page)):
+            named = re.findall(r"(?m)^    (?:export )?([A-Z_]+)=(\S*)$", block)
+            found += [dict(named)] * bool(named)
+    return found
+
+
+@pytest.mark.parametrize("values", examples(), ids=lambda values: values.get("OPENAI_BASE_URL"))
+def test_the_environments_in_the_pages_are_taken(values: dict[str, str]) -> None:
+    environment = Environment.model_validate(values)
+    assert {name.lower() for name in values} <= environment.model_fields_set
+    assert environment.responder == "openai"
 
 
 @pytest.mark.parametrize("topic", sorted(TOPICS))

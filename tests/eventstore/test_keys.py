@@ -2,6 +2,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import transaction
 from django.test.utils import override_settings
 
 from eventstore import keys
@@ -63,6 +64,49 @@ def test_a_destroyed_key_reads_as_erased_and_so_does_all_it_wraps() -> None:
     assert keys.read_texts(packed) == [keys.ERASED, keys.ERASED]
     with pytest.raises(keys.KeyDestroyed):
         keys.cipher(conversation)
+
+
+def test_what_a_key_encrypted_is_erased_with_it_and_nothing_else_is() -> None:
+    user, conversation = made_keys()
+    packed = [secret("alice", user).pack(), secret("hello", conversation).pack()]
+    assert keys.read_texts(packed) == ["alice", "hello"]
+    with writing():
+        keys.destroy(conversation)
+    assert keys.read_texts(packed) == ["alice", keys.ERASED]
+    with pytest.raises(keys.KeyDestroyed):
+        keys.cipher(conversation)
+    assert DataKey.objects.get(id=conversation).wrapped is None
+
+
+def test_a_destruction_that_is_rolled_back_erases_nothing() -> None:
+    _, conversation = made_keys()
+    packed = secret("hello", conversation).pack()
+    with pytest.raises(RuntimeError), writing():
+        keys.destroy(conversation)
+        assert keys.read_text(packed) == keys.ERASED
+        raise RuntimeError
+    assert keys.read_text(packed) == "hello"
+
+
+def test_whoever_read_a_key_before_its_destruction_does_not_bring_it_back() -> None:
+    _, conversation = made_keys()
+    packed = secret("hello", conversation).pack()
+    read_before = keys.cipher(conversation)
+    with writing():
+        keys.destroy(conversation)
+    keys._cache.put(conversation, read_before)
+    assert keys.read_text(packed) == keys.ERASED
+
+
+def test_a_destruction_whose_commit_had_no_answer_is_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, conversation = made_keys()
+    packed = secret("hello", conversation).pack()
+    monkeypatch.setattr(transaction, "on_commit", lambda told: None)
+    with writing():
+        keys.destroy(conversation)
+    assert keys.read_text(packed) == keys.ERASED
 
 
 def test_a_key_that_is_not_there_is_an_error_and_no_erasure() -> None:

@@ -164,7 +164,7 @@ def test_what_comes_after_an_erasure_is_stored_without_its_text(log: EventLog) -
     keys.forget()
     ended = log.load(Exchange, exchange.id)
     assert ended.message == keys.ERASED
-    ended.respond("late", cost=100, model="dummy")
+    ended.respond("late", usage=None, attempt=1, model="dummy")
     log.append(ended, cause=CAUSE)
     assert read_stream(exchange.id)[1].data["response"] is None
     assert log.load(Exchange, exchange.id).ended

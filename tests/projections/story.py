@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,17 +12,22 @@ from eventsourcing.persistence import StoredEvent
 
 from eventstore import keys
 from eventstore.cause import Cause
+from eventstore.clock import to_datetime
 from eventstore.database import writing
 from eventstore.encrypted import encrypt
 from eventstore.models import DataKey, EventRecord
+from eventstore.reading import read_events
 from eventstore.recorder import LogRecorder
 from projections.models import Pointer
 from projections.runner import ProjectionRunner
 
 ALICE = UUID("a11ce000-0000-4000-8000-000000000001")
+CAROL = UUID("ca401000-0000-4000-8000-000000000005")
+NOBODY = UUID("0b0d1000-0000-4000-8000-000000000006")
 BOB = UUID("b0b00000-0000-4000-8000-000000000002")
 HELLO = UUID("4e110000-0000-4000-8000-000000000003")
 TALK = UUID("7a1c0000-0000-4000-8000-000000000004")
+CHAT = UUID("c4a70000-0000-4000-8000-000000000007")
 STEPS_MAX = 1_000
 
 
@@ -63,41 +69,88 @@ def refunded(user: UUID, amount: int, message: UUID = HELLO) -> Fact:
     return Fact(user, "chatledger.accounts.TokensRefunded", said)
 
 
-def sent(message: UUID = HELLO, text: str = "hello", user: UUID = ALICE, **said: Any) -> Fact:
-    what = {
-        "user_id": str(user),
-        "conversation_id": str(TALK),
-        "message": Personal(text, TALK),
+def started(conversation: UUID = TALK, title: str | None = None, user: UUID = ALICE) -> Fact:
+    said = {"user_id": str(user), "title": _personal(title, conversation)}
+    return Fact(conversation, "chatledger.conversations.ConversationStarted", said)
+
+
+def renamed(conversation: UUID = TALK, title: str = "weather", user: UUID = ALICE) -> Fact:
+    said = {"user_id": str(user), "title": Personal(title, conversation)}
+    return Fact(conversation, "chatledger.conversations.ConversationRenamed", said)
+
+
+def deleted(conversation: UUID = TALK, user: UUID = ALICE) -> Fact:
+    said = {"user_id": str(user)}
+    return Fact(conversation, "chatledger.conversations.ConversationDeleted", said)
+
+
+def sent(
+    message: UUID = HELLO,
+    text: str = "hello",
+    user: UUID = ALICE,
+    conversation: UUID = TALK,
+    **said: Any,
+) -> Fact:
+    what = _of(user, conversation) | {
+        "message": Personal(text, conversation),
         "price": 100,
+        "usage_prices": None,
         "deadline_seconds": 90,
     }
     return Fact(message, "chatledger.conversations.MessageSent", what | said)
 
 
-def generated(message: UUID = HELLO, response: str | None = "hi", **said: Any) -> Fact:
-    what = {
-        "user_id": str(ALICE),
-        "conversation_id": str(TALK),
-        "response": None if response is None else Personal(response, TALK),
+def generated(
+    message: UUID = HELLO,
+    response: str | None = "hi",
+    user: UUID = ALICE,
+    conversation: UUID = TALK,
+    **said: Any,
+) -> Fact:
+    what = _of(user, conversation) | {
+        "response": _personal(response, conversation),
         "cost": 100,
+        "usage": None,
+        "attempt": 1,
         "model": "dummy",
     }
     return Fact(message, "chatledger.conversations.ResponseGenerated", what | said)
 
 
-def failed(message: UUID = HELLO, reason: str = "deadline") -> Fact:
-    said = {
-        "user_id": str(ALICE),
-        "conversation_id": str(TALK),
-        "reason": reason,
-        "cost": 0,
+def cancelled(
+    message: UUID = HELLO,
+    response: str | None = "so fa",
+    user: UUID = ALICE,
+    conversation: UUID = TALK,
+    **said: Any,
+) -> Fact:
+    what = _of(user, conversation) | {
+        "response": _personal(response, conversation),
+        "cost": 0 if response is None else 100,
+        "usage": None,
+        "attempt": 1,
     }
+    return Fact(message, "chatledger.conversations.ResponseCancelled", what | said)
+
+
+def failed(
+    message: UUID = HELLO,
+    reason: str = "deadline",
+    user: UUID = ALICE,
+    conversation: UUID = TALK,
+) -> Fact:
+    said = _of(user, conversation) | {"reason": reason, "cost": 0}
     return Fact(message, "chatledger.conversations.ResponseFailed", said)
 
 
 def messages(count: int, *, first: int = 1) -> Iterator[UUID]:
     """Ids of messages, always the same ones."""
     return (UUID(int=(0x3E55A6E << 96) + number) for number in range(first, first + count))
+
+
+def conversations(count: int) -> Iterator[UUID]:
+    """Ids of conversations, always the same ones."""
+    return (UUID(int=(0x7A1C << 96) + number) for number in range(1, count + 1))
 
 
 def happened(*facts: Fact) -> int:
@@ -122,12 +175,32 @@ def projected(*facts: Fact) -> None:
         drain(runner)
 
 
+def told(*facts: Fact, together: bool) -> None:
+    """Append facts and let the runner catch up with them, in one batch or in one each."""
+    if together:
+        happened(*facts)
+        drain(ProjectionRunner())
+    else:
+        projected(*facts)
+
+
+def broken(fact: Fact) -> Fact:
+    """A fact without what it should say."""
+    return Fact(fact.stream_id, fact.topic, {})
+
+
 def drain(runner: ProjectionRunner) -> int:
     """Step until there is nothing to do; how many steps there were."""
     for step in range(STEPS_MAX):
         if not runner.step():
             return step
     raise AssertionError("the runner never came to rest")
+
+
+def moment(position: int) -> datetime:
+    """When an event happened."""
+    (event,) = read_events(position - 1, upto=position)
+    return to_datetime(event.at)
 
 
 def rows(model: type[models.Model], name: str, *columns: str) -> list[Any]:
@@ -142,6 +215,14 @@ def rows(model: type[models.Model], name: str, *columns: str) -> list[Any]:
 def read(texts: Sequence[bytes | None]) -> list[str | None]:
     """Texts of a read model, decrypted."""
     return keys.read_texts(texts)
+
+
+def _of(user: UUID, conversation: UUID) -> dict[str, Any]:
+    return {"user_id": str(user), "conversation_id": str(conversation)}
+
+
+def _personal(text: str | None, key_id: UUID) -> Personal | None:
+    return None if text is None else Personal(text, key_id)
 
 
 def _stored(fact: Fact, version: int) -> StoredEvent:

@@ -17,17 +17,23 @@ from projections.runner import ProjectionRunner
 from tests.projections.story import (
     ALICE,
     BOB,
+    CHAT,
     HELLO,
+    TALK,
+    broken,
     debited,
+    deleted,
     drain,
     failed,
     generated,
     granted,
     happened,
+    messages,
     projected,
     registered,
     rows,
     sent,
+    started,
 )
 
 pytestmark = pytest.mark.django_db
@@ -142,6 +148,16 @@ def test_a_retry_that_fails_again_leaves_the_stream_as_it_was(poison: None) -> N
     assert parked() == before
 
 
+def test_a_retry_of_a_message_that_names_no_conversation_fails_again() -> None:
+    projected(broken(sent()))
+    retried = retry(History, HELLO)
+    assert (retried.applied, retried.remaining, retried.error) == (
+        0,
+        1,
+        "KeyError: 'conversation_id'",
+    )
+
+
 def test_a_retry_goes_as_far_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(History.handlers, "chatledger.conversations.MessageSent", refuse)
@@ -151,6 +167,21 @@ def test_a_retry_goes_as_far_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     retried = retry(History, HELLO)
     assert (retried.applied, retried.remaining, retried.error) == (1, 1, "ValueError: not today")
     assert parked() == [("history", 2, "ValueError: not today")]
+
+
+def test_a_message_that_is_retried_after_its_conversation_was_deleted_has_no_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept, lost = messages(2)
+    with monkeypatch.context() as patch:
+        patch.setitem(History.handlers, "chatledger.conversations.MessageSent", refuse)
+        projected(started(TALK), sent(kept, conversation=CHAT), sent(lost), generated(lost))
+    projected(deleted(TALK))
+    retry(History, kept)
+    retried = retry(History, lost)
+    assert (retried.applied, retried.remaining) == (2, 0)
+    assert rows(Message, "history", "message_id") == [kept]
+    assert compare_with_fresh_replay() == []
 
 
 def test_the_command_says_what_it_did(

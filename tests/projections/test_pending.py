@@ -4,12 +4,17 @@ import pytest
 
 from eventstore.reading import read_events
 from projections.models import PendingMessage
-from projections.pending import PendingRow, due
+from projections.pending import Pending, PendingRow, due, pending_of_conversation, pending_of_user
 from projections.runner import ProjectionRunner
 from tests.projections.story import (
     ALICE,
+    BOB,
+    CHAT,
     HELLO,
+    TALK,
     Fact,
+    broken,
+    cancelled,
     drain,
     failed,
     generated,
@@ -19,6 +24,7 @@ from tests.projections.story import (
     rows,
     sent,
 )
+from tests.projections.test_parking import refuse
 
 pytestmark = pytest.mark.django_db
 
@@ -30,10 +36,11 @@ def pending() -> list[object]:
 def test_a_message_is_pending_with_its_deadline() -> None:
     projected(sent(deadline_seconds=90))
     (event,) = read_events(0)
+    assert rows(PendingMessage, "pending", "message_id", "conversation_id") == [(HELLO, TALK)]
     assert due(event.at, limit=10) == [PendingRow(HELLO, ALICE, event.at, event.at + 90_000_000)]
 
 
-@pytest.mark.parametrize("end", [generated(), failed()], ids=["generated", "failed"])
+@pytest.mark.parametrize("end", [generated(), failed(), cancelled()], ids=lambda end: end.topic)
 def test_an_end_takes_the_message_away(end: Fact) -> None:
     projected(sent())
     assert pending() == [HELLO]
@@ -63,3 +70,95 @@ def test_the_oldest_messages_are_due_first_and_no_more_than_asked_for() -> None:
 
 def test_nothing_is_due_before_the_first_projection() -> None:
     assert due(10**18, limit=10) == []
+
+
+class TestPendingOf:
+    """What of a conversation, and of a user, is pending: exact however far the rows are."""
+
+    def test_it_is_what_the_rows_say_when_they_are_at_the_end_of_the_log(self) -> None:
+        one, two, three, four = messages(4)
+        projected(
+            sent(one),
+            sent(two),
+            generated(two),
+            sent(three, conversation=CHAT),
+            sent(four, user=BOB, conversation=HELLO),
+        )
+        assert pending_of_conversation(TALK) == {one}
+        assert pending_of_conversation(CHAT) == {three}
+        assert pending_of_user(ALICE) == {one, three}
+        assert pending_of_user(BOB) == {four}
+
+    @pytest.mark.parametrize("read_max", [1, 2, 500])
+    def test_behind_the_rows_it_is_what_the_log_says(
+        self, monkeypatch: pytest.MonkeyPatch, read_max: int
+    ) -> None:
+        monkeypatch.setattr("projections.pending.READ_MAX", read_max)
+        one, two, three, four, five = messages(5)
+        projected(sent(one), sent(two))
+        happened(
+            sent(three),
+            cancelled(one),
+            sent(four, conversation=CHAT),
+            generated(three),
+            sent(five),
+        )
+        assert pending() == [one, two]
+        assert pending_of_conversation(TALK) == {two, five}
+        assert pending_of_user(ALICE) == {two, four, five}
+
+    def test_before_the_first_projection_the_log_says_it_all(self) -> None:
+        one, two = messages(2)
+        happened(sent(one), sent(two), failed(one))
+        assert pending_of_conversation(TALK) == {two}
+        assert pending_of_user(ALICE) == {two}
+
+    def test_of_what_nobody_has_heard_of_nothing_is_pending(self) -> None:
+        projected(sent())
+        assert pending_of_conversation(CHAT) == set()
+        assert pending_of_user(BOB) == set()
+
+    def test_rows_from_before_there_were_conversations_in_them_count_by_the_log(self) -> None:
+        one, two = messages(2)
+        projected(sent(one), sent(two, conversation=CHAT))
+        PendingMessage.objects.update(conversation_id=None)
+        assert pending_of_conversation(TALK) == {one}
+        assert pending_of_user(ALICE) == {one, two}
+        happened(generated(one))
+        assert pending_of_conversation(TALK) == set()
+
+    def test_a_message_whose_sending_is_parked_counts_by_the_log(self) -> None:
+        one, two = messages(2)
+        projected(sent(one, deadline_seconds="soon"), sent(two, deadline_seconds="soon"))
+        projected(broken(sent(HELLO)), failed(two))
+        assert pending() == []
+        assert pending_of_conversation(TALK) == {one}
+        assert pending_of_conversation(CHAT) == set()
+        assert pending_of_user(ALICE) == {one}
+
+    def test_a_message_whose_end_is_parked_has_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        projected(sent())
+        monkeypatch.setitem(Pending.handlers, generated().topic, refuse)
+        projected(generated())
+        assert pending() == [HELLO]
+        assert pending_of_conversation(TALK) == set()
+        assert pending_of_user(ALICE) == set()
+
+    def test_the_rows_of_another_generation_do_not_count(self) -> None:
+        projected(sent())
+        PendingMessage.objects.create(
+            generation=2,
+            message_id=TALK,
+            user_id=ALICE,
+            conversation_id=TALK,
+            sent_at=1,
+            deadline_at=2,
+        )
+        assert pending_of_conversation(TALK) == {HELLO}
+
+    def test_at_the_end_of_the_log_it_is_two_statements(
+        self, django_assert_num_queries: object
+    ) -> None:
+        projected(sent())
+        with django_assert_num_queries(2):  # type: ignore[operator]  # a fixture that is a context
+            pending_of_conversation(TALK)

@@ -1,13 +1,11 @@
 """What the APIs read: decrypted, by key, and refused where a stream is parked."""
 
-from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from django.db import connection
 
+from eventstore import keys
 from eventstore.models import DataKey
-from eventstore.reading import read_events
 from projections import queries
 from projections.queries import MessageRow, ReadModelParked, UserRow
 from projections.registry import PROJECTIONS
@@ -15,35 +13,26 @@ from projections.runner import ProjectionRunner
 from tests.projections.story import (
     ALICE,
     BOB,
+    CAROL,
     HELLO,
+    NOBODY,
     TALK,
-    Fact,
+    broken,
+    cancelled,
     debited,
+    deleted,
     drain,
     failed,
     generated,
     granted,
     happened,
+    moment,
     projected,
     registered,
     sent,
 )
 
 pytestmark = pytest.mark.django_db
-
-CAROL = UUID("ca401000-0000-4000-8000-000000000005")
-NOBODY = UUID("0b0d1000-0000-4000-8000-000000000006")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def moment(position: int) -> datetime:
-    (event,) = read_events(position - 1, upto=position)
-    return EPOCH + timedelta(microseconds=event.at)
-
-
-def broken(fact: Fact) -> Fact:
-    """A fact without what it should say."""
-    return Fact(fact.stream_id, fact.topic, {})
 
 
 class TestBalance:
@@ -110,14 +99,14 @@ class TestListUsers:
     def test_a_name_whose_key_was_destroyed_reads_erased(self) -> None:
         projected(registered(ALICE, "alice"), registered(BOB, "bob"))
         DataKey.objects.filter(id=ALICE).update(wrapped=None)
-        queries_of_a_new_process()
+        keys.forget()
         assert self.names() == ["[erased]", "bob"]
 
     def test_the_keys_of_a_page_come_in_one_statement(
         self, django_assert_num_queries: object
     ) -> None:
         projected(registered(CAROL, "carol"), registered(ALICE, "alice"), registered(BOB, "bob"))
-        queries_of_a_new_process()
+        keys.forget()
         with django_assert_num_queries(3):  # type: ignore[operator]  # a fixture that is a context
             self.names()
 
@@ -170,6 +159,19 @@ class TestMessage:
         assert message is not None
         assert (message.status, message.reason, message.cost) == ("failed", "deadline", 0)
 
+    @pytest.mark.parametrize("text", ["so fa", None])
+    def test_one_that_was_cancelled_has_the_text_so_far(self, text: str | None) -> None:
+        projected(sent(text="hello"), cancelled(response=text, cost=40))
+        message = queries.message(ALICE, HELLO)
+        assert message is not None
+        assert (message.status, message.response, message.cost) == ("cancelled", text, 40)
+        assert (message.model, message.reason) == (None, None)
+        assert message.responded_at == moment(2)
+
+    def test_one_of_a_deleted_conversation_is_none(self) -> None:
+        projected(sent(), generated(), deleted(TALK))
+        assert queries.message(ALICE, HELLO) is None
+
     def test_somebody_elses_is_none_like_one_that_does_not_exist(self) -> None:
         projected(sent())
         assert queries.message(BOB, HELLO) is None
@@ -194,35 +196,3 @@ def test_the_lag_is_that_of_the_slowest_projection() -> None:
     assert queries.lag() == 1
     drain(ProjectionRunner())
     assert queries.lag() == 0
-
-
-@pytest.mark.parametrize(
-    ("sql", "parameters"),
-    [
-        (queries._BALANCE, 2),
-        (queries._USER, 2),
-        (queries._MESSAGE, 2),
-        (queries._USERS.format(start="0"), 0),
-        (queries._USERS.format(start=queries._POSITION_OF_USER), 1),
-    ],
-)
-def test_every_query_goes_by_an_index(sql: str, parameters: int) -> None:
-    drain(ProjectionRunner())
-    values: list[str | int] = [ALICE.hex] * parameters + ([100] if "LIMIT %s" in sql else [])
-    with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values)
-            plan = "\n".join(row[3] for row in cursor.fetchall())
-            assert "SCAN" not in plan
-            assert "TEMP B-TREE" not in plan
-        else:
-            cursor.execute("SET LOCAL enable_seqscan = off")
-            cursor.execute(f"EXPLAIN {sql}", values)
-            plan = "\n".join(row[0] for row in cursor.fetchall())
-            assert "Seq Scan" not in plan
-
-
-def queries_of_a_new_process() -> None:
-    from eventstore import keys
-
-    keys.forget()

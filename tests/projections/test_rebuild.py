@@ -13,6 +13,7 @@ from projections.comparison import compare_with_fresh_replay
 from projections.history import History
 from projections.models import (
     Balance,
+    Conversation,
     Message,
     ParkedEvent,
     PendingMessage,
@@ -25,8 +26,10 @@ from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
 from tests.projections.story import (
     ALICE,
+    CHAT,
     HELLO,
     debited,
+    deleted,
     drain,
     generated,
     granted,
@@ -34,13 +37,22 @@ from tests.projections.story import (
     messages,
     projected,
     registered,
+    renamed,
     rows,
     sent,
+    started,
 )
 from tests.projections.test_runner import in_threads, sends
 
+NAMES = "balances, conversations, history, pending, users"
 BALANCES = {"balances": Balances}
-MODELS = {"balances": Balance, "history": Message, "pending": PendingMessage, "users": User}
+MODELS = {
+    "balances": Balance,
+    "conversations": Conversation,
+    "history": Message,
+    "pending": PendingMessage,
+    "users": User,
+}
 
 
 def all_rows() -> dict[str, list[Any]]:
@@ -59,7 +71,8 @@ def generations_with_rows() -> set[int]:
 
 @pytest.mark.django_db
 def test_a_rebuild_gives_the_same_rows_in_a_new_generation() -> None:
-    projected(registered(ALICE), granted(ALICE, 4000), debited(ALICE, 100), sent(), generated())
+    projected(registered(ALICE), granted(ALICE, 4000), debited(ALICE, 100))
+    projected(started(), sent(), generated(), renamed(), started(CHAT), deleted(CHAT))
     before = all_rows()
     rebuild(PROJECTIONS)
     assert all_rows() == before
@@ -73,6 +86,7 @@ def test_only_what_is_named_is_rebuilt() -> None:
     rebuild(BALANCES)
     assert {each.name: each.generation for each in Pointer.objects.all()} == {
         "balances": 2,
+        "conversations": 1,
         "history": 1,
         "pending": 1,
         "users": 1,
@@ -239,7 +253,7 @@ def test_the_command_rebuilds_everything(capsys: pytest.CaptureFixture[str]) -> 
     projected(registered(ALICE), granted(ALICE, 500))
     call_command("replay")
     printed = capsys.readouterr()
-    assert printed.out == "balances, history, pending, users: rebuilt from 2 events\n"
+    assert printed.out == f"{NAMES}: rebuilt from 2 events\n"
     assert "2/2 events" in printed.err
     assert {each.generation for each in Pointer.objects.all()} == {2}
 
@@ -253,7 +267,7 @@ def test_the_command_rebuilds_what_is_named() -> None:
 
 @pytest.mark.django_db
 def test_the_command_names_what_it_does_not_know() -> None:
-    with pytest.raises(CommandError, match=r"no read model 'balance'; there are balances, history"):
+    with pytest.raises(CommandError, match=f"no read model 'balance'; there are {NAMES}"):
         call_command("replay", "balance")
 
 

@@ -15,8 +15,9 @@ from eventstore.database import writing
 from eventstore.reading import max_position
 from projections import applying, positions
 from projections.comparison import compare_with_fresh_replay
-from projections.models import Balance, ParkedEvent, PendingMessage, Position
+from projections.models import Balance, Conversation, ParkedEvent, PendingMessage, Position
 from projections.positions import Overtaken
+from projections.projection import BATCH_EVENTS_MAX
 from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
 from tests.projections.story import (
@@ -32,6 +33,7 @@ from tests.projections.story import (
     registered,
     rows,
     sent,
+    started,
 )
 
 
@@ -84,6 +86,24 @@ def test_a_projection_that_is_behind_catches_up_with_the_others() -> None:
     happened(debited(ALICE, 100))
     drain(ProjectionRunner())
     assert balance_of_alice() == 3700
+    assert compare_with_fresh_replay() == []
+
+
+@pytest.mark.django_db
+def test_a_projection_that_is_new_to_a_database_is_filled_while_the_others_go_on() -> None:
+    old = {name: each for name, each in PROJECTIONS.items() if name != "conversations"}
+    happened(registered(ALICE), granted(ALICE, 4000), started(), *sends(400))
+    drain(ProjectionRunner(old))
+    happened(debited(ALICE, 100), *(sent(message) for message in messages(1, first=401)))
+    runner = ProjectionRunner()
+    runner.step()
+    assert balance_of_alice() == 3500  # after one step, long before the new one is filled
+    places = positions.live()
+    assert places["conversations"].position == BATCH_EVENTS_MAX
+    assert {places[name].position for name in old} == {max_position()}
+    assert {place.generation for place in places.values()} == {1}
+    drain(runner)
+    assert rows(Conversation, "conversations", "active") == [max_position()]
     assert compare_with_fresh_replay() == []
 
 

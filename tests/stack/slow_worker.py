@@ -6,7 +6,6 @@ Everything but the responder is the real thing. Each call of the responder adds 
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import django
@@ -25,13 +24,14 @@ def main() -> None:
 
     class SlowResponder:
         model = "slow"
+        waits = False
 
-        def respond(self, prompt: responders.Prompt) -> Iterator[str]:
+        def respond(self, prompt: responders.Prompt, reply: responders.Reply) -> None:
             if calls:
                 with calls.open("a") as file:
                     file.write(f"{prompt.message_id}\n")
             time.sleep(seconds)
-            yield f"slow: {prompt.message}"
+            reply.say(f"slow: {prompt.message}")
 
     responders.registered["slow"] = SlowResponder
     settings.RESPONDER = "slow"

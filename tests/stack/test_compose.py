@@ -114,7 +114,10 @@ def test_only_web_publishes_a_port_and_on_loopback_alone() -> None:
     assert [interpolate(port, {}) for port in SERVICES["web"]["ports"]] == ["127.0.0.1:8000:8000"]
     assert COMPOSE["networks"]["data"]["internal"] is True
     for name, service in SERVICES.items():
-        assert service["networks"] == (["data", "public"] if name == "web" else ["data"])
+        assert service["networks"] == {
+            "web": ["data", "public"],
+            "worker": ["data", "model"],
+        }.get(name, ["data"])
 
 
 @pytest.mark.parametrize("service", sorted(set(SERVICES) - {"migrate"}))

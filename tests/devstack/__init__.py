@@ -1,0 +1,1 @@
+"""The development stack's own parts, without the application."""

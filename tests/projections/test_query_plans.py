@@ -1,0 +1,168 @@
+"""Every query goes by an index: what a page costs does not depend on how much there is."""
+
+import re
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from eventstore.reading import id_parameter
+from projections.conversations import Conversations
+from projections.history import History
+from projections.models import Balance, Conversation, Message, User
+from projections.queries import accounts, conversations, history, turns
+from projections.queries.conversations import POSITION_MAX
+from projections.runner import ProjectionRunner
+from projections.table import Statement
+from tests.projections import story
+from tests.projections.story import ALICE, BOB, HELLO, TALK, drain
+
+pytestmark = pytest.mark.django_db
+
+LONG = 3_000
+SHORT, SHORT_COUNT = 20, 100
+
+
+@pytest.fixture(autouse=True)
+def thousands_of_rows() -> None:
+    """One long conversation between many short ones; one user with many conversations, and many."""
+    drain(ProjectionRunner())
+    places = iter(range(1, 1_000_000))
+    ids = story.messages(100_000)
+    talks = list(story.conversations(SHORT_COUNT))
+    of_messages = [*([TALK] * LONG), *(talk for talk in talks for _ in range(SHORT))]
+    Message.objects.bulk_create(
+        Message(
+            generation=1,
+            message_id=next(ids),
+            user_id=ALICE,
+            conversation_id=talk,
+            position=next(places),
+            message=b"hello",
+            response=b"hi",
+            status="done",
+            cost=100,
+            created_at=1,
+            responded_at=1,
+        )
+        for talk in of_messages
+    )
+    Conversation.objects.bulk_create(
+        Conversation(
+            generation=1,
+            conversation_id=next(ids),
+            user_id=ALICE if number % 2 else next(ids),
+            position=number,
+            active=number,
+            created_at=1,
+        )
+        for number in range(LONG)
+    )
+    User.objects.bulk_create(
+        User(generation=1, user_id=next(ids), position=number, created_at=1)
+        for number in range(LONG)
+    )
+    Balance.objects.bulk_create(
+        Balance(generation=1, user_id=next(ids), amount=number) for number in range(LONG)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+PAGE = [TALK, 0, POSITION_MAX, 101]
+FROM_THE_MIDDLE = [TALK, LONG // 2, POSITION_MAX, 101]
+TO_THE_MIDDLE = [TALK, 0, LONG // 2, 101]
+QUERIES: dict[str, tuple[str, list[Any]]] = {
+    "balance": (accounts.BALANCE, [ALICE, ALICE]),
+    "user": (accounts.USER, [ALICE, ALICE]),
+    "users": (accounts.USERS.format(start="0"), [100]),
+    "more users": (accounts.USERS.format(start=accounts.POSITION_OF_USER), [ALICE, 100]),
+    "message": (history.MESSAGE, [HELLO, HELLO]),
+    "bounds": (history.BOUNDS, [TALK, HELLO, TALK, HELLO]),
+    "first page": (history.PAGE, PAGE),
+    "last page": (history.PAGE_BACKWARDS, PAGE),
+    "page after": (history.PAGE, FROM_THE_MIDDLE),
+    "page before": (history.PAGE_BACKWARDS, TO_THE_MIDDLE),
+    "turns": (turns.TURNS, [TALK, None, HELLO, POSITION_MAX, 20]),
+    "more turns": (turns.TURNS, [TALK, LONG // 2, HELLO, POSITION_MAX, 20]),
+    "conversation": (conversations.CONVERSATION, [TALK, TALK]),
+    "cursor": (conversations.CURSOR, [ALICE, TALK]),
+    "conversations": (conversations.CONVERSATIONS, [ALICE, POSITION_MAX, 100]),
+    "more conversations": (conversations.CONVERSATIONS, [ALICE, LONG // 2, 100]),
+    "nobody's conversations": (conversations.CONVERSATIONS, [BOB, POSITION_MAX, 100]),
+}
+PAGES = ("first page", "last page", "page after", "page before", "turns", "more turns")
+CHANGES: list[tuple[Statement, tuple[object, ...]]] = [
+    (History.remove, (next(story.conversations(1)),)),
+    (History.complete, ("done", 1, b"hi", None, None, 1, HELLO)),
+    (Conversations.move, (1, HELLO)),
+    (Conversations.rename, (b"title", HELLO)),
+    (Conversations.remove, (HELLO,)),
+]
+
+
+def test_every_query_goes_by_an_index_and_sorts_nothing() -> None:
+    plans = {name: plan_of(sql, values) for name, (sql, values) in QUERIES.items()}
+    assert {name: plan for name, plan in plans.items() if scans(plan) or sorts(plan)} == {}
+
+
+def test_a_query_that_goes_by_none_would_be_noticed() -> None:
+    plan = plan_of("SELECT * FROM projections_history WHERE cost > %s ORDER BY status", [1])
+    assert scans(plan)
+    assert sorts(plan)
+    assert not is_bounded(plan)
+
+
+def test_a_page_of_a_conversation_reads_no_more_of_the_index_than_it_shows() -> None:
+    plans = {name: plan_of(*QUERIES[name]) for name in PAGES}
+    assert {name: plan for name, plan in plans.items() if not is_bounded(plan)} == {}
+
+
+def test_a_cursor_is_found_by_its_own_key() -> None:
+    plan = plan_of(*QUERIES["bounds"])
+    key = "(generation=? AND message_id=?)" if is_sqlite() else "using projections_history_pkey"
+    assert plan.count(key) == 2, plan
+
+
+def test_what_ended_recently_is_looked_for_in_its_conversation_alone() -> None:
+    plan = plan_of(turns.RECENTLY_ENDED, [next(story.conversations(1)), 2, 200])
+    assert not scans(plan), plan
+
+
+def test_every_change_of_a_row_finds_it_by_an_index() -> None:
+    plans = [plan_of_change(statement, row) for statement, row in CHANGES]
+    assert [plan for plan in plans if scans(plan)] == []
+
+
+def is_sqlite() -> bool:
+    return connection.vendor == "sqlite"
+
+
+def scans(plan: str) -> bool:
+    """Whether it reads a read model from end to end; pointers and parked events are few."""
+    return bool(re.search(r"(Seq Scan on|SCAN) (?!\w*(pointer|parked))\w*", plan))
+
+
+def sorts(plan: str) -> bool:
+    """Whether it puts rows in order that no index has in order; parked events are few."""
+    return bool(re.search(r"TEMP B-TREE|Sort Key: (?!parked)", plan))
+
+
+def is_bounded(plan: str) -> bool:
+    """Whether it reads the index that is in time order, and begins where the page does."""
+    if is_sqlite():
+        return bool(re.search(r"\(generation=\? AND conversation_id=\? AND position[<>]\?", plan))
+    return bool(re.search(r"using history_in_order .*\n\s*Index Cond: .*\"position\" <", plan))
+
+
+def plan_of_change(statement: Statement, row: tuple[object, ...]) -> str:
+    command = statement.command(1, [row])
+    return plan_of(command.sql, list(command.parameters[0] if command.many else command.parameters))
+
+
+def plan_of(sql: str, values: list[Any]) -> str:
+    """A statement's plan, in the words of the database."""
+    how = "EXPLAIN QUERY PLAN" if is_sqlite() else "EXPLAIN"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{how} {sql}", [id_parameter(value) for value in values])
+        return "\n".join(row[3] if is_sqlite() else row[0] for row in cursor.fetchall())
