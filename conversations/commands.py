@@ -1,6 +1,7 @@
 """Commands on messages: each loads, asks the domain, and appends once."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID, uuid4, uuid5
 
 from django.conf import settings
@@ -140,31 +141,45 @@ def cancel_message(message_id: UUID, cause: Cause) -> Ended | None:
     Without any text it costs nothing.
     """
 
-    def decision(*, fresh: bool) -> Ended | None:
-        current = event_log().find(Exchange, message_id)
-        if current is None or current.ended:
-            return end_of(message_id)
-        said = text_so_far(current)
-        cost = current.cancel(said.text, usage=said.usage, attempt=said.attempt)
-        position = _append_end(current, cost=cost, reason="cancelled", fresh=fresh, cause=cause)
-        refunded, text = current.price - cost, said.text or None
+    def cancel(exchange: Exchange, *, fresh: bool) -> Ended:
+        said = text_so_far(exchange)
+        cost = exchange.cancel(said.text, usage=said.usage, attempt=said.attempt)
+        position = _append_end(exchange, cost=cost, reason="cancelled", fresh=fresh, cause=cause)
+        refunded, text = exchange.price - cost, said.text or None
         return Ended(position, "cancelled", cost, refunded, response=text, attempt=said.attempt)
 
-    return decide(decision)
+    return _end_pending(message_id, cancel)
 
 
 def fail_message(message_id: UUID, reason: str, cause: Cause) -> Ended | None:
     """End a message without a response and refund it, in one append; see `respond_to_message`."""
 
+    def fail(exchange: Exchange, *, fresh: bool) -> Ended:
+        exchange.fail(reason)
+        position = _append_end(exchange, cost=0, reason=reason, fresh=fresh, cause=cause)
+        return Ended(position, "failed", 0, exchange.price, reason=reason)
+
+    return _end_pending(message_id, fail)
+
+
+class _End(Protocol):
+    def __call__(self, exchange: Exchange, *, fresh: bool) -> Ended: ...
+
+
+def _end_pending(message_id: UUID, end: _End) -> Ended | None:
+    """End a message that most likely is refunded, if it has not ended."""
+    first = event_log().find(Exchange, message_id)
+    if first is None:
+        return None
+
     def decision(*, fresh: bool) -> Ended | None:
-        current = event_log().find(Exchange, message_id)
+        current = event_log().find(Exchange, message_id) if fresh else first.copy()
         if current is None or current.ended:
             return end_of(message_id)
-        current.fail(reason)
-        position = _append_end(current, cost=0, reason=reason, fresh=fresh, cause=cause)
-        return Ended(position, "failed", 0, current.price, reason=reason)
+        return end(current, fresh=fresh)
 
-    return decide(decision)
+    with one_at_a_time(first.user_id):
+        return decide(decision)
 
 
 def _append_end(exchange: Exchange, *, cost: int, reason: str, fresh: bool, cause: Cause) -> int:

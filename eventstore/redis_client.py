@@ -44,6 +44,11 @@ class BreakingRedis(redis.Redis):
 @once
 def redis_client() -> BreakingRedis:
     """The shared client; its pool opens a connection for each thread that needs one at a time."""
+    return new_client()
+
+
+def new_client() -> BreakingRedis:
+    """A client with a pool of its own, for who would wait too long for a turn at the shared one."""
     pool = redis.ConnectionPool.from_url(
         settings.REDIS_URL or "",
         socket_timeout=TIMEOUT_SECONDS,

@@ -54,13 +54,11 @@ class CompletionStream:
                 patience.reschedule(now() + waits)
 
     def _take(self, chunk: Any) -> None:
-        # The library builds its objects without a look at what is in them.
         try:
-            choices, usage = chunk.choices, getattr(chunk, "usage", None)
-            choice = choices[0] if choices else None
-            delta = choice and choice.delta
-            content = delta and delta.content
-            finish_reason = choice and choice.finish_reason
+            choices, usage = chunk.get("choices"), chunk.get("usage")
+            choice = choices[0] if choices else {}
+            delta = choice.get("delta") or {}
+            content, finish_reason = delta.get("content"), choice.get("finish_reason")
         except (AttributeError, LookupError, TypeError):
             raise AttemptFailed("an event that is no part of a response", again=False) from None
         if content:
@@ -116,9 +114,10 @@ def joined(text: str) -> str:
 
 def _usage(said: Any) -> Usage | None:
     """What the upstream counted, if it is what a count can be."""
-    counts = (getattr(said, "prompt_tokens", None), getattr(said, "completion_tokens", None))
-    match counts:
-        case (int(prompt), int(completion)) if not any(isinstance(n, bool) for n in counts):
+    match said:
+        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)} if not any(
+            isinstance(count, bool) for count in (prompt, completion)
+        ):
             # It stands behind a text, so there was at least one token.
             if 0 <= prompt <= COUNT_MAX and 0 < completion <= COUNT_MAX:
                 return Usage(prompt_tokens=prompt, completion_tokens=completion, estimated=False)

@@ -137,19 +137,25 @@ class _Call:
             raise AttemptFailed(f"an empty response ({stream.finish_reason})", again=False)
         return stream.usage
 
-    async def _open(self, limit_name: str) -> "openai.AsyncStream[Any]":
-        body: dict[str, Any] = {limit_name: settings.RESPONSE_TOKENS_MAX}
+    async def _open(self, limit_name: str) -> "openai.AsyncStream[object]":
+        body: dict[str, Any] = {
+            "model": settings.OPENAI_MODEL,
+            "messages": self.messages,
+            "stream": True,
+            limit_name: settings.RESPONSE_TOKENS_MAX,
+        }
         if settings.PRICING == "usage":
             body["stream_options"] = {"include_usage": True}
-        messages: Any = self.messages
-        opened: openai.AsyncStream[Any] = await self.upstream.completions.create(
-            model=settings.OPENAI_MODEL,
-            messages=messages,
+        # Not `completions.create`: making its typed objects takes 80 of the 100 microseconds that
+        # the library needs for a piece, and they are not checked anyway.
+        return await self.upstream.client.post(
+            "/chat/completions",
+            cast_to=object,
+            body=body,
+            options={"headers": self.upstream.headers},
             stream=True,
-            extra_body=body,
-            extra_headers=self.upstream.headers,
+            stream_cls=openai.AsyncStream[object],
         )
-        return opened
 
 
 _ATTEMPT_ERRORS = (

@@ -7,9 +7,10 @@ second to import.
 import asyncio
 import atexit
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import cycle
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -30,6 +31,8 @@ WIRE_BYTES_FLOOR = 8 * 1024 * 1024
 WIRE_BYTES_PER_TOKEN = 2 * 1024
 #: Connections for each worker thread: one in use and one that is being closed.
 CONNECTIONS_PER_THREAD = 2
+#: Pools that share the connections: one looks at all of its own for each request.
+POOLS = 16
 #: How long sending a request may take between two of its parts.
 WRITE_SECONDS = 20.0
 STOP_SECONDS = 1.0
@@ -49,8 +52,6 @@ class Upstream:
         #: Omits the header that the library would otherwise make of the placeholder below.
         self.headers = {} if settings.OPENAI_API_KEY else {"Authorization": openai.Omit()}
         self.client = _client()
-        #: Named here because the library imports them when they are first asked for.
-        self.completions = self.client.chat.completions
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
@@ -88,13 +89,12 @@ def upstream() -> Upstream:
 
 
 def _client() -> openai.AsyncOpenAI:
-    connections = CONNECTIONS_PER_THREAD * settings.WORKER_THREADS
-    transport = httpx2.AsyncHTTPTransport(
-        limits=httpx2.Limits(
-            max_connections=connections, max_keepalive_connections=settings.WORKER_THREADS
-        ),
-        proxy=_proxy(settings.OPENAI_BASE_URL),
+    in_each = -(-settings.WORKER_THREADS // POOLS)
+    limits = httpx2.Limits(
+        max_connections=CONNECTIONS_PER_THREAD * in_each, max_keepalive_connections=in_each
     )
+    proxy = _proxy(settings.OPENAI_BASE_URL)
+    transports = [httpx2.AsyncHTTPTransport(limits=limits, proxy=proxy) for _ in range(POOLS)]
     connect_seconds = settings.OPENAI_CONNECT_SECONDS
     return openai.AsyncOpenAI(
         base_url=settings.OPENAI_BASE_URL,
@@ -102,7 +102,7 @@ def _client() -> openai.AsyncOpenAI:
         api_key=settings.OPENAI_API_KEY or "none",
         max_retries=0,
         http_client=httpx2.AsyncClient(
-            transport=Bounded(transport),
+            transport=Bounded(transports),
             # Reading has timeouts of our own: the library's would count a lone byte as progress.
             timeout=httpx2.Timeout(
                 connect=connect_seconds, pool=connect_seconds, write=WRITE_SECONDS, read=None
@@ -123,13 +123,14 @@ def _proxy(url: str) -> str | None:
 
 
 class Bounded(httpx2.AsyncBaseTransport):
-    """Breaks a response off that has more bytes than one can have."""
+    """Takes its transports in turn, and breaks off a response that has too many bytes."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
-        self._inner = inner
+    def __init__(self, transports: Sequence[httpx2.AsyncBaseTransport]) -> None:
+        self._transports = transports
+        self._next = cycle(transports)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await self._inner.handle_async_request(request)
+        response = await next(self._next).handle_async_request(request)
         stream = cast("httpx2.AsyncByteStream", response.stream)
         coding = response.headers.get("content-encoding", "identity").lower()
         if coding != "identity":
@@ -139,7 +140,8 @@ class Bounded(httpx2.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        for transport in self._transports:
+            await transport.aclose()
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
