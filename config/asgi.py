@@ -6,6 +6,7 @@ import logging
 import os
 import string
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a client may take nothing of a stream before it is given up.
 STALLED_SECONDS_MAX = 60.0
+#: How long a stop waits for a client to take the end of a stream that is cut.
+CUT_SECONDS_MAX = 1.0
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -71,6 +74,8 @@ async def _stream(
     sending = asyncio.create_task(_send_parts(() if headers_only else parts, send))
     leaving = asyncio.create_task(_gone(receive))
     _streams.add(sending)
+    if _stopping:
+        sending.cancel()
     try:
         await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         gone, cut = leaving.done(), sending.cancelled()
@@ -81,7 +86,9 @@ async def _stream(
         await asyncio.gather(sending, leaving, return_exceptions=True)
         await parts.aclose()
     if cut:
-        await send(_LAST)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CUT_SECONDS_MAX):
+                await send(_LAST)
     elif not gone:
         sending.result()
 
@@ -91,11 +98,14 @@ def cut_streams() -> None:
 
     Their clients come back with their last id, to another process or to the next one here.
     """
+    global _stopping  # noqa: PLW0603 (a process stops once)
+    _stopping = True
     for sending in _streams:
         sending.cancel()
 
 
 _streams: set[asyncio.Task[None]] = set()
+_stopping = False
 
 
 async def _send_parts(parts: Any, send: Send) -> None:

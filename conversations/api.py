@@ -15,6 +15,7 @@ from conversations.cancelling import tell
 from conversations.ends import Ended, end_of
 from conversations.event_stream import (
     EVENT_STREAM,
+    SHOWING,
     Place,
     events,
     events_of_ended,
@@ -162,8 +163,10 @@ async def stream_message(
     place = parse_event_id(request.META.get("HTTP_LAST_EVENT_ID"))
     await in_thread(_message, request.auth.user_id, message_id)
     ended = await in_thread(end_of, message_id)
-    if ended and has_all(place, ended):
-        return Status(204, None)
+    if ended is not None:
+        await shown(ended.position, *SHOWING)
+        if has_all(place, ended):
+            return Status(204, None)
     return _event_stream(message_id, place, ended)
 
 
@@ -186,7 +189,7 @@ async def cancel_message(request: ApiRequest, message_id: UUID) -> queries.Messa
     cause = Cause(caller.actor, request.request_id)
     ended = await in_thread(_cancel, message_id, cause)
     if ended is not None:
-        await shown(ended.position, *_SHOWING)
+        await shown(ended.position, *SHOWING)
     return await in_thread(_message, caller.user_id, message_id)
 
 
@@ -236,12 +239,8 @@ async def _end(accepted: commands.Accepted, waiting: replies.Waiting) -> Ended |
     """Wait for the end and until it is shown; None if it has not come or is not waited for."""
     ended = await in_thread(end_of, accepted.message_id) if accepted.repeated else None
     ended = ended or await waiting.end()
-    await shown(ended.position if ended else accepted.position, *_SHOWING)
+    await shown(ended.position if ended else accepted.position, *SHOWING)
     return ended
-
-
-#: The read models that show a message and what it cost.
-_SHOWING = ("history", "balances", "conversations")
 
 
 def _message(user_id: UUID, message_id: UUID) -> queries.MessageRow:

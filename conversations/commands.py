@@ -140,42 +140,46 @@ def cancel_message(message_id: UUID, cause: Cause) -> Ended | None:
 
     Without any text it costs nothing.
     """
+    first = event_log().find(Exchange, message_id)
+    if first is None or first.ended:
+        return end_of(message_id)
+    # Once and before all else: nothing is added to it after this, however often it is decided.
+    said = text_so_far(first)
 
     def cancel(exchange: Exchange, *, fresh: bool) -> Ended:
-        said = text_so_far(exchange)
         cost = exchange.cancel(said.text, usage=said.usage, attempt=said.attempt)
         position = _append_end(exchange, cost=cost, reason="cancelled", fresh=fresh, cause=cause)
         refunded, text = exchange.price - cost, said.text or None
         return Ended(position, "cancelled", cost, refunded, response=text, attempt=said.attempt)
 
-    return _end_pending(message_id, cancel)
+    return _end_pending(first, cancel)
 
 
 def fail_message(message_id: UUID, reason: str, cause: Cause) -> Ended | None:
     """End a message without a response and refund it, in one append; see `respond_to_message`."""
+    first = event_log().find(Exchange, message_id)
+    if first is None or first.ended:
+        return end_of(message_id)
 
     def fail(exchange: Exchange, *, fresh: bool) -> Ended:
         exchange.fail(reason)
         position = _append_end(exchange, cost=0, reason=reason, fresh=fresh, cause=cause)
         return Ended(position, "failed", 0, exchange.price, reason=reason)
 
-    return _end_pending(message_id, fail)
+    return _end_pending(first, fail)
 
 
 class _End(Protocol):
     def __call__(self, exchange: Exchange, *, fresh: bool) -> Ended: ...
 
 
-def _end_pending(message_id: UUID, end: _End) -> Ended | None:
-    """End a message that most likely is refunded, if it has not ended."""
-    first = event_log().find(Exchange, message_id)
-    if first is None:
-        return None
+def _end_pending(first: Exchange, end: _End) -> Ended | None:
+    """End a message that most likely is refunded, unless somebody else is first."""
 
     def decision(*, fresh: bool) -> Ended | None:
-        current = event_log().find(Exchange, message_id) if fresh else first.copy()
+        current = event_log().find(Exchange, first.id) if fresh else first.copy()
         if current is None or current.ended:
-            return end_of(message_id)
+            return end_of(first.id)
         return end(current, fresh=fresh)
 
     with one_at_a_time(first.user_id):

@@ -11,7 +11,7 @@ from conversations.cancelling import SoFar, forget_streams, tell, text_so_far
 from conversations.commands import ConversationNotFound
 from conversations.domain import Conversation, Exchange
 from conversations.ends import Ended
-from conversations.reply_streams import KEPT_SECONDS
+from conversations.reply_streams import silent_seconds_max
 from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
@@ -20,7 +20,7 @@ from eventstore.domain import Aggregate
 from eventstore.log import decide, event_log, one_at_a_time, transaction_with_log
 from eventstore.models import EventRecord
 from eventstore.reading import clock_now, max_position
-from projections.pending import pending_of_conversation
+from projections.pending import in_flight_of_conversation
 from projections.queries import recently_ended
 
 #: How often a deletion decides before it makes all other writers wait while it does: somebody who
@@ -111,7 +111,6 @@ class _Deletion:
         self._tries = 0
         self._was_there = False
         self._cut_off = False
-        # A reply stream that was closed in one try says no more in the next.
         self._said: dict[UUID, SoFar] = {}
         self._cancelled: dict[UUID, Ended] = {}
         #: Messages whose reply streams may still hold their text.
@@ -131,8 +130,17 @@ class _Deletion:
         return {id_: replace(ended, position=position) for id_, ended in self._cancelled.items()}
 
     def _decide_alone(self) -> int:
+        # What can be done before everybody has to wait is done before.
+        for message_id in in_flight_of_conversation(self._command.conversation_id).pending:
+            self._text_of(event_log().load(Exchange, message_id))
         with transaction_with_log():
             return self._decide(fresh=True)
+
+    def _text_of(self, exchange: Exchange) -> SoFar:
+        """What was said; a reply stream that was closed in one try says no more in the next."""
+        if exchange.id not in self._said:
+            self._said[exchange.id] = text_so_far(exchange)
+        return self._said[exchange.id]
 
     def _decide(self, *, fresh: bool) -> int:
         user_id, conversation_id = self._command.user_id, self._command.conversation_id
@@ -147,9 +155,10 @@ class _Deletion:
         if conversation.deleted:
             raise ConversationNotFound(str(conversation_id))
         self._was_there = True
-        since = clock_now() - KEPT_SECONDS * 1_000_000
-        self.ended_before = recently_ended(conversation_id, since)
-        account, parts = self._cancel_all(account)
+        since = clock_now() - silent_seconds_max() * 1_000_000
+        in_flight = in_flight_of_conversation(conversation_id)
+        self.ended_before = {*recently_ended(conversation_id, since), *in_flight.just_ended}
+        account, parts = self._cancel_all(account, in_flight.pending)
         new_default_id = uuid4()
         replaced = account.close_conversation(conversation_id, new_default_id=new_default_id)
         conversation.delete()
@@ -161,20 +170,20 @@ class _Deletion:
             keys.destroy(conversation_id)
         return position
 
-    def _cancel_all(self, account: Account) -> tuple[Account, list[Aggregate]]:
+    def _cancel_all(
+        self, account: Account, pending: Collection[UUID]
+    ) -> tuple[Account, list[Aggregate]]:
         """Cancel what is pending, each end with its refund right before it.
 
         Returns the account as it goes on, and the parts to be appended so far.
         """
         parts: list[Aggregate] = []
         self._cancelled = {}
-        for message_id in pending_of_conversation(self._command.conversation_id):
+        for message_id in pending:
             exchange = event_log().load(Exchange, message_id)
             if exchange.ended:
                 continue
-            if message_id not in self._said:
-                self._said[message_id] = text_so_far(exchange)
-            said = self._said[message_id]
+            said = self._text_of(exchange)
             cost = exchange.cancel(said.text, usage=said.usage, attempt=said.attempt)
             refunded = exchange.price - cost
             account.refund(refunded, message_id=message_id, reason="cancelled")

@@ -125,7 +125,7 @@ async def rename_conversation(
     openapi_extra=_ONE,
 )
 async def delete_conversation(request: ApiRequest, conversation_id: UUID) -> Status[None]:
-    """Delete a conversation for ever: nobody, the operator included, can read its text again.
+    """Delete a conversation for ever: the key of its text is destroyed.
 
     What is pending in it is cancelled, and refunded where nothing had been generated yet. A deleted
     default conversation is replaced by a new one with the next message.

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from eventstore.domain import Aggregate, Created, Event, Refused
+from eventstore.domain import Aggregate, AggregateSnapshot, Created, Event, Refused
 
 #: The characters of a message and of a title (contract).
 MESSAGE_CHARACTERS_MAX = 8_000
@@ -72,12 +72,24 @@ class ConversationRenamed(Event, topic="chatledger.conversations.ConversationRen
 
 @dataclass(frozen=True, kw_only=True)
 class ConversationDeleted(Event, topic="chatledger.conversations.ConversationDeleted"):
-    """A conversation is gone, and its key with it: nobody reads its text again."""
+    """A conversation is gone, and the key of its text with it."""
 
     user_id: UUID
 
     def apply(self, aggregate: Any) -> None:
         aggregate.deleted = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationSnapshot(
+    AggregateSnapshot, topic="chatledger.conversations.ConversationSnapshot"
+):
+    """A conversation at a version, so that one that was often renamed is loaded like any other."""
+
+    aggregate_class = Conversation
+
+
+Conversation.snapshot_class = ConversationSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

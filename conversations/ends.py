@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from eventstore.keys import decrypt_all
+from eventstore.keys import ERASED, decrypt_all
 from eventstore.reading import as_uuid, id_parameter, read_stream
 
 #: Messages that one look asks for; SQLite takes no more than some thousands of parameters.
@@ -40,6 +40,9 @@ def end_of(message_id: UUID) -> Ended | None:
     if "reason" in end.data:
         return Ended(end.position, "failed", cost, refunded, reason=end.data["reason"])
     (response,) = decrypt_all([end.data["response"]])
+    if response is ERASED:
+        # Whoever follows it is told that there is no text, not one that stands for it.
+        response = None
     status = "cancelled" if end.topic.endswith("ResponseCancelled") else "done"
     attempt = end.data.get("attempt", 0)
     return Ended(end.position, status, cost, refunded, response=response, attempt=attempt)

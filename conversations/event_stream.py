@@ -27,6 +27,8 @@ EVENT_STREAM = "text/event-stream"
 #: A comment after so much silence keeps proxies from closing the connection.
 HEARTBEAT_SECONDS = 15.0
 _HEARTBEAT = b": still there\n\n"
+#: The read models that show a message, and what it did to its conversation and its sender's tokens.
+SHOWING = ("history", "balances", "conversations")
 
 
 class MalformedEventId(Exception):
@@ -76,13 +78,16 @@ async def events_of_ended(message_id: UUID, place: Place, ended: Ended) -> Async
 async def events(message_id: UUID, place: Place) -> AsyncIterator[bytes]:
     """What a client at `place` has yet to get: the text as it comes, and the one end."""
     client, transcript = _Client(place), Transcript()
+    now = asyncio.get_running_loop().time
+    beat_at = now() + HEARTBEAT_SECONDS
     async with following(message_id) as said:
         while True:
             try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                async with asyncio.timeout_at(beat_at):
                     item = await said.get()
             except TimeoutError:
                 yield _HEARTBEAT
+                beat_at = now() + HEARTBEAT_SECONDS
                 continue
             # What has gathered, because the client is slow or has just come, goes out as one.
             while not isinstance(item, End) and not said.empty():
@@ -93,7 +98,8 @@ async def events(message_id: UUID, place: Place) -> AsyncIterator[bytes]:
             transcript.take(item)
             if news := client.follow(transcript):
                 yield news
-    await shown(item.ended.position, "history", "balances")
+                beat_at = now() + HEARTBEAT_SECONDS
+    await shown(item.ended.position, *SHOWING)
     yield client.end(message_id, item.ended)
 
 

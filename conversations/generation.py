@@ -29,7 +29,7 @@ from eventstore.cause import Cause
 from eventstore.database import in_shared_thread
 from eventstore.leases import holding
 from eventstore.log import event_log
-from eventstore.reading import RecordedEvent, read_stream_now
+from eventstore.reading import read_stream_now
 from projections import queries
 
 logger = logging.getLogger(__name__)
@@ -60,11 +60,12 @@ def generate(message_id: UUID) -> None:
             run(end_with_failure, message_id, "worker_lost", cause)
             return
         exchange = run(event_log().evolved, sent)
-        attempt = _attempt(sent[0], now)
+        age = max(0, now - sent[0].at)
+        attempt = _attempt(age, taken)
         if taken > 1:
             reply_streams().publish(message_id, Restart(attempt))
         reply = _Reply(message_id, attempt, tokens_estimated(exchange.message))
-        seconds_left = exchange.deadline_seconds - (now - sent[0].at) / 1_000_000
+        seconds_left = exchange.deadline_seconds - age / 1_000_000
         prompt = Prompt(message_id, exchange.message, seconds_left, lambda: _earlier(exchange, run))
         with stopped_when_ended(message_id, reply.stop):
             end = _respond(responder, exchange, prompt, reply, cause)
@@ -156,12 +157,13 @@ class _Reply:
             stop()
 
 
-def _attempt(sent: RecordedEvent, now: int) -> int:
+def _attempt(age: int, taken: int) -> int:
     """Number a generation by when it begins, in ms after the message was sent.
 
-    So a later one has a higher number, even if everybody has forgotten the one before.
+    So a later one has a higher number, even if everybody has forgotten the one before; `taken`, the
+    count of the lease, still tells them apart when the database's clock was set back.
     """
-    return max(1, (now - sent.at) // 1000)
+    return age // 1000 + taken
 
 
 def _earlier(exchange: Exchange, run: Callable[..., Any]) -> Iterator[Turn]:

@@ -6,7 +6,7 @@ to hear it: no signal that could be lost.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -44,25 +44,21 @@ class _Watch:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._watched)
-                before = set(self._watched)
+                before = dict(self._watched)
             pause.wait(LOOK_SECONDS)
-            # What has begun since will be looked at next time; most of it is done by then.
-            self._look(before & self._watched.keys())
+            with self._changed:
+                # What has begun since will be looked at next time; most of it is done by then.
+                still = {each: stop for each, stop in before.items() if each in self._watched}
+            try:
+                self._look(still)
+            except StoreUnavailable as error:
+                logger.debug("nobody knows whether messages have ended: %s", error)
+            except Exception:
+                logger.exception("the work on messages that have ended was not stopped")
 
-    def _look(self, message_ids: set[UUID]) -> None:
-        if not message_ids:
-            return
-        try:
-            ended = guarded(ended_among, message_ids)
-        except StoreUnavailable as error:
-            logger.debug("nobody knows whether messages have ended: %s", error)
-            return
-        except Exception:
-            logger.exception("nobody knows whether messages have ended")
-            return
-        for message_id in ended:
-            if stop := self._watched.get(message_id):
-                stop()
+    def _look(self, watched: Mapping[UUID, Callable[[], None]]) -> None:
+        for message_id in guarded(ended_among, watched.keys()) if watched else ():
+            watched[message_id]()
 
 
 _watch = _Watch()

@@ -21,7 +21,8 @@ class Conversations(Projection):
 
     add = table.insert("user_id", "position", "created_at", "title", "active")
     rename = table.update("title")
-    move = table.update("active")
+    # Only forwards: a message that was parked may come behind later ones.
+    move = table.raise_to("active")
     remove = table.delete()
 
     def __init__(self) -> None:

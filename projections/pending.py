@@ -86,21 +86,30 @@ def due(now: int, limit: int) -> list[PendingRow]:
         ]
 
 
-def pending_of_conversation(conversation_id: UUID) -> set[UUID]:
-    """The messages of a conversation that the log says have not ended, however far the rows are.
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """Messages that have not ended, and those that have without the read models showing it yet."""
+
+    pending: set[UUID]
+    just_ended: set[UUID]
+
+
+def in_flight_of_conversation(conversation_id: UUID) -> InFlight:
+    """The messages of a conversation that are in flight by the log, however far the rows are.
 
     Exact for the log as it is at the call: a caller that decides by it holds the append lock, or
     appends to a stream to which sends append too.
     """
-    return _pending_of("conversation_id", conversation_id)
+    return _in_flight_of("conversation_id", conversation_id)
 
 
-def pending_of_user(user_id: UUID) -> set[UUID]:
+def in_flight_of_user(user_id: UUID) -> InFlight:
     """The same for all messages of a user."""
-    return _pending_of("user_id", user_id)
+    return _in_flight_of("user_id", user_id)
 
 
-def _pending_of(owner: str, owner_id: UUID) -> set[UUID]:
+def _in_flight_of(owner: str, owner_id: UUID) -> InFlight:
+    just_ended: set[UUID] = set()
     position, pending, doubtful = _as_projected(owner, owner_id)
     pending |= {message_id for message_id in doubtful if _is_pending(message_id, owner, owner_id)}
     last = max_position()
@@ -108,10 +117,11 @@ def _pending_of(owner: str, owner_id: UUID) -> set[UUID]:
         for event in events:
             if event.topic == SENT and event.data.get(owner) == str(owner_id):
                 pending.add(event.stream_id)
-            elif event.topic in ENDS:
-                pending.discard(event.stream_id)
+            elif event.topic in ENDS and event.stream_id in pending:
+                pending.remove(event.stream_id)
+                just_ended.add(event.stream_id)
         position = events[-1].position
-    return pending
+    return InFlight(pending, just_ended)
 
 
 def _as_projected(owner: str, owner_id: UUID) -> tuple[int, set[UUID], set[UUID]]:

@@ -60,6 +60,16 @@ class Table:
             names=(*columns, self.key),
         )
 
+    def raise_to(self, column: str) -> "Statement":
+        """Set a number by rows of (number, key), where that makes it greater."""
+        update, of_key = f"UPDATE {self.name} SET {column}", self._of(self.key)  # noqa: S608 (constants)
+        greatest = f"greatest({self.name}.{column}, given.{column})"
+        return self._statement(
+            sqlite=f"{update} = max({column}, %s) WHERE {of_key} = %s",
+            postgresql=f"{update} = {greatest} FROM {{given}} WHERE {of_key} = given.{self.key}",
+            names=(column, self.key),
+        )
+
     def delete(self, by: str | None = None) -> "Statement":
         """Delete by rows of (key,), or all that have one of the values of another column."""
         column = by or self.key

@@ -17,9 +17,10 @@ from django.conf import settings
 from conversations.ends import Ended
 from eventstore.once import once
 
-#: How long a stream that has ended, or has fallen silent, is kept.
+#: How long a stream that has ended is kept.
 KEPT_SECONDS = 60
-SILENT_SECONDS_MAX = 90
+#: How long one is kept that has fallen silent: its message has an end by its deadline.
+SILENT_AFTER_DEADLINE_SECONDS = 30
 
 
 class Delta(msgspec.Struct, tag="delta", frozen=True, omit_defaults=True):
@@ -44,13 +45,17 @@ class Closed(msgspec.Struct, tag="closed", frozen=True):
     """Nothing but the end comes after this: somebody has cancelled the message."""
 
 
+class Forgotten(msgspec.Struct, tag="forgotten", frozen=True):
+    """The text was deleted with its conversation: nothing comes after this, not even an end."""
+
+
 class End(msgspec.Struct, tag="end", frozen=True):
     """The message has ended, as the log says; whoever waits needs to look no further."""
 
     ended: Ended
 
 
-Item = Delta | Restart | Closed | End
+Item = Delta | Restart | Closed | Forgotten | End
 
 
 class ReplyStreamsUnavailable(Exception):
@@ -72,7 +77,7 @@ class ReplyStreams(Protocol):
         ...
 
     def forget(self, message_ids: Iterable[UUID]) -> None:
-        """Remove the text of streams for good: nothing but an end is added to them any more.
+        """Remove the text of streams for good: nothing is added to them any more.
 
         Raises `ReplyStreamsUnavailable`.
         """
@@ -124,6 +129,11 @@ class Transcript:
             while (piece := self._early.pop(self.characters, None)) is not None:
                 self._pieces.append((self.characters, piece))
                 self.characters += len(piece)
+
+
+def silent_seconds_max() -> int:
+    """How long a stream that has fallen silent, and has no end, is kept."""
+    return int(settings.RESPONSE_DEADLINE_SECONDS) + SILENT_AFTER_DEADLINE_SECONDS
 
 
 @once

@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from conversations.reply_streams import KEPT_SECONDS, SILENT_SECONDS_MAX, Closed, End, Item
+from conversations.reply_streams import (
+    KEPT_SECONDS,
+    Closed,
+    End,
+    Forgotten,
+    Item,
+    silent_seconds_max,
+)
 
 
 class _Stream:
@@ -21,10 +28,10 @@ class _Stream:
         last = self.items[-1] if self.items else None
         if isinstance(last, Closed):
             self.items += [item for item in items if isinstance(item, End)]
-        elif not isinstance(last, End):
+        elif not isinstance(last, End | Forgotten):
             self.items += items
         ended = bool(self.items) and isinstance(self.items[-1], End)
-        self.expires_at = time.monotonic() + (KEPT_SECONDS if ended else SILENT_SECONDS_MAX)
+        self.expires_at = time.monotonic() + (KEPT_SECONDS if ended else silent_seconds_max())
 
 
 class MemoryReplyStreams:
@@ -55,7 +62,7 @@ class MemoryReplyStreams:
         with self._guard:
             for message_id in message_ids:
                 self._streams[message_id] = _Stream()
-                self._streams[message_id].add([Closed()])
+                self._streams[message_id].add([Forgotten()])
 
     @asynccontextmanager
     async def follow(self, message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
@@ -74,7 +81,7 @@ class MemoryReplyStreams:
 
         with self._guard:
             stream = self._streams.setdefault(message_id, _Stream())
-            stream.expires_at = max(stream.expires_at, time.monotonic() + SILENT_SECONDS_MAX)
+            stream.expires_at = max(stream.expires_at, time.monotonic() + silent_seconds_max())
             stream.wakers.add(wake)
         try:
             hear()

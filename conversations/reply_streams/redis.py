@@ -20,10 +20,10 @@ from redis.exceptions import NoScriptError, RedisError
 
 from conversations.reply_streams import (
     KEPT_SECONDS,
-    SILENT_SECONDS_MAX,
     Delta,
     Item,
     ReplyStreamsUnavailable,
+    silent_seconds_max,
 )
 from eventstore.redis_client import TIMEOUT_SECONDS, Breaker, new_client, redis_client
 
@@ -37,12 +37,11 @@ HEAR_SECONDS = 1.0
 PUBLISHED_TOGETHER_MAX = 256
 
 _PUBLISH = """
-local last = redis.call('LINDEX', KEYS[1], -1) or ''
-if string.sub(last, 1, 13) == '{"type":"end"' then return 0 end
-local closed = string.sub(last, 1, 16) == '{"type":"closed"'
+local kind = string.match(redis.call('LINDEX', KEYS[1], -1) or '', '^{"type":"(%a+)"')
+if kind == 'end' or kind == 'forgotten' then return 0 end
 for i = 3, #ARGV do
     local ended = string.sub(ARGV[i], 1, 13) == '{"type":"end"'
-    if ended or not closed then
+    if ended or kind ~= 'closed' then
         redis.call('RPUSH', KEYS[1], ARGV[i])
         redis.call('PUBLISH', KEYS[1], ARGV[i])
     end
@@ -56,8 +55,8 @@ return 0
 """
 _CLOSE = """
 local items = redis.call('LRANGE', KEYS[1], 0, -1)
-local last = items[#items] or ''
-if string.sub(last, 1, 13) ~= '{"type":"end"' and string.sub(last, 1, 16) ~= '{"type":"closed"' then
+local kind = string.match(items[#items] or '', '^{"type":"(%a+)"')
+if kind ~= 'end' and kind ~= 'closed' and kind ~= 'forgotten' then
     redis.call('RPUSH', KEYS[1], '{"type":"closed"}')
     redis.call('EXPIRE', KEYS[1], ARGV[1])
 end
@@ -65,7 +64,7 @@ return items
 """
 _FORGET = """
 redis.call('DEL', KEYS[1])
-redis.call('RPUSH', KEYS[1], '{"type":"closed"}')
+redis.call('RPUSH', KEYS[1], '{"type":"forgotten"}')
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 0
 """
@@ -95,17 +94,17 @@ class RedisReplyStreams:
     def close(self, message_id: UUID) -> Sequence[Item]:
         self._publisher.flush()
         try:
-            said: Any = self._close(keys=[_channel(message_id)], args=[SILENT_SECONDS_MAX])
+            said: Any = self._close(keys=[_channel(message_id)], args=[silent_seconds_max()])
         except RedisError as error:
             raise ReplyStreamsUnavailable(str(error)) from error
-        return list(map(_decode, said))
+        return [item for item in map(_readable, said) if item]
 
     def forget(self, message_ids: Iterable[UUID]) -> None:
         # What is still on its way there would bring them back.
         self._publisher.flush()
         try:
             for message_id in message_ids:
-                self._forget(keys=[_channel(message_id)], args=[SILENT_SECONDS_MAX])
+                self._forget(keys=[_channel(message_id)], args=[silent_seconds_max()])
         except RedisError as error:
             raise ReplyStreamsUnavailable(str(error)) from error
 
@@ -188,7 +187,7 @@ class _Publisher:
         for message_id, items in batch.items():
             key, said = _channel(message_id), map(_encode, _joined(items))
             pipeline.execute_command(
-                "EVALSHA", self._script.sha, 1, key, SILENT_SECONDS_MAX, KEPT_SECONDS, *said
+                "EVALSHA", self._script.sha, 1, key, silent_seconds_max(), KEPT_SECONDS, *said
             )
         with self._breaker:
             pipeline.execute()
@@ -260,7 +259,8 @@ class _Hub:
     async def catch_up(self, reader: _Reader) -> None:
         kept: Any = await self._lists.lrange(reader.channel, 0, -1)
         for data in kept:
-            reader.said.put_nowait(_decode(data))
+            if item := _readable(data):
+                reader.said.put_nowait(item)
 
     async def _listen(self) -> None:
         """Hand on what is said, for as long as the loop lives; reconnect whenever that is lost."""
@@ -293,7 +293,16 @@ class _Hub:
 
     def _dispatch(self, message: dict[str, Any]) -> None:
         readers = self._readers.get(message["channel"].decode())
-        if readers:
-            item = _decode(message["data"])
+        if readers and (item := _readable(message["data"])):
             for reader in readers:
                 reader.said.put_nowait(item)
+
+
+def _readable(data: bytes) -> Item | None:
+    """An item; None for what another version of this program says, and this one does not know."""
+    item: Item | None = None
+    try:
+        item = _decode(data)
+    except msgspec.DecodeError as error:
+        logger.warning("a reply stream holds what is no item: %s", error)
+    return item

@@ -6,9 +6,11 @@ may be made again.
 """
 
 import asyncio
+import json
 import logging
 import random
 import time
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -37,6 +39,11 @@ GRACE_SECONDS = 5.0
 PROBE_SECONDS = 10.0
 #: What an operator's log gets of an upstream's error.
 CAUSE_CHARACTERS_MAX = 500
+
+#: What of an error is looked at, and what in it counts as a quotation of the conversation.
+QUOTED_CHARACTERS_MAX = 4_000
+QUOTED_RUN = 12
+QUOTED = "[…]"
 
 ChatMessage = dict[str, str]
 
@@ -108,17 +115,21 @@ class _Call:
             except _LimitMisnamed:
                 self.upstream.limit_name = "max_completion_tokens"
             except AttemptFailed as error:
-                cause = _cause(str(error))
+                cause = self._cause(str(error))
                 if not error.again or self._text.said or attempt == ATTEMPTS_MAX:
                     raise ResponderFailed(cause) from None
                 pause = max(error.after_seconds, _backoff_seconds(attempt))
                 left = deadline - asyncio.get_running_loop().time()
                 if pause >= left:
                     due = f"{left:.1f} s are left and the next attempt is due in {pause:.1f} s"
-                    raise ResponderFailed(_cause(f"{due}: {cause}")) from None
+                    raise ResponderFailed(f"{due}: {cause}") from None
                 logger.info("attempt %s of %s failed: %s", attempt, ATTEMPTS_MAX, cause)
                 attempt += 1
                 await asyncio.sleep(pause)
+
+    def _cause(self, text: str) -> str:
+        said = [each["content"] for each in self.messages if each["role"] != "system"]
+        return _cause(without(text[:QUOTED_CHARACTERS_MAX], said))
 
     async def _attempt(self, limit_name: str) -> Usage | None:
         self._text.begin()
@@ -243,6 +254,29 @@ def _cause(text: str) -> str:
         text = text.replace(settings.OPENAI_API_KEY, "***")
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable.split())[:CAUSE_CHARACTERS_MAX]
+
+
+def without(text: str, said: Sequence[str]) -> str:
+    """A text without what it quotes of others: many servers repeat what they were asked.
+
+    Runs of `QUOTED_RUN` characters and more are left out, and shorter ones that are all of it.
+    """
+    for short in sorted({each for each in said if 4 <= len(each) < QUOTED_RUN}, key=len):
+        text = text.replace(short, QUOTED)
+    private = "\n".join([*said, *(json.dumps(each) for each in said)])
+    kept: list[str] = []
+    start = 0
+    while start < len(text):
+        end = start + QUOTED_RUN
+        if end > len(text) or text[start:end] not in private:
+            kept.append(text[start])
+            start += 1
+            continue
+        while end < len(text) and text[start : end + 1] in private:
+            end += 1
+        kept.append(QUOTED)
+        start = end
+    return "".join(kept)
 
 
 def probe() -> None:

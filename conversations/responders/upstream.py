@@ -89,9 +89,11 @@ def upstream() -> Upstream:
 
 
 def _client() -> openai.AsyncOpenAI:
-    in_each = -(-settings.WORKER_THREADS // POOLS)
+    # Threads bound how many are open. A pool that is given its part of them could be full of long
+    # responses while others are empty.
     limits = httpx2.Limits(
-        max_connections=CONNECTIONS_PER_THREAD * in_each, max_keepalive_connections=in_each
+        max_connections=CONNECTIONS_PER_THREAD * settings.WORKER_THREADS,
+        max_keepalive_connections=-(-settings.WORKER_THREADS // POOLS),
     )
     proxy = _proxy(settings.OPENAI_BASE_URL)
     transports = [httpx2.AsyncHTTPTransport(limits=limits, proxy=proxy) for _ in range(POOLS)]

@@ -21,6 +21,9 @@ from projections.queries.parked import (
 )
 from projections.queries.statements import Row, every, live, one
 
+#: Text on one page, in bytes: a page of very long ones has fewer messages, and a next page.
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
@@ -86,8 +89,8 @@ def messages(
     backwards = after is None and (before is not None or latest)
     conversation = id_parameter(conversation_id)
     rows = every(PAGE_BACKWARDS if backwards else PAGE, [conversation, low, high, limit + 1])
-    are_more = len(rows) > limit
-    rows = rows[:limit]
+    shown = _that_fit(rows[:limit])
+    are_more, rows = len(rows) > len(shown), shown
     if backwards:
         rows.reverse()
     if is_any_parked:
@@ -99,6 +102,16 @@ def messages(
         more_before=are_more if backwards else after is not None,
         more_after=before is not None or (are_more and not backwards),
     )
+
+
+def _that_fit(rows: Sequence[Row]) -> list[Row]:
+    """The first rows, as many as one answer can carry, and at least one."""
+    room = PAGE_BYTES_MAX
+    for number, row in enumerate(rows):
+        room -= sum(len(text or b"") for text in row[3:5])
+        if room < 0:
+            return list(rows[: max(1, number)])
+    return list(rows)
 
 
 def _bounds(

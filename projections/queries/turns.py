@@ -9,7 +9,7 @@ from projections.queries.conversations import POSITION_MAX
 from projections.queries.statements import every, live
 
 #: Messages that `recently_ended` names at most.
-RECENTLY_ENDED_MAX = 200
+RECENTLY_ENDED_MAX = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,10 @@ def turns_before(
 
 
 def recently_ended(conversation_id: UUID, since_microseconds: int) -> list[UUID]:
-    """The messages of a conversation that ended at a time or later, at most 200, newest first.
+    """The messages of a conversation that ended at a time or later, newest first.
 
-    To be asked before the conversation is deleted; it looks through all of its messages.
+    At most `RECENTLY_ENDED_MAX`. To be asked before the conversation is deleted; it looks through
+    all of its messages.
     """
     parameters = [id_parameter(conversation_id), since_microseconds, RECENTLY_ENDED_MAX]
     return [as_uuid(message_id) for (message_id,) in every(RECENTLY_ENDED, parameters)]

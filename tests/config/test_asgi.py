@@ -179,11 +179,30 @@ def test_a_client_that_goes_closes_its_stream() -> None:
     asyncio.run(story())
 
 
-def test_a_server_that_stops_ends_its_streams() -> None:
+def test_a_server_that_stops_ends_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "_stopping", False)
+
     async def story() -> None:
         parts, connection = Parts(b"one"), Connection()
         await streamed(parts, connection, asgi.cut_streams, headers_only=False)
         assert connection.bodies == [(b"one", True), (b"", False)]
+        assert parts.closed
+        late = Connection()
+        await streamed(Parts(b"one"), late, lambda: None, headers_only=False)
+        assert late.bodies == [(b"", False)]
+
+    asyncio.run(story())
+
+
+def test_a_server_that_stops_does_not_wait_for_who_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asgi, "_stopping", False)
+    monkeypatch.setattr(asgi, "CUT_SECONDS_MAX", 0.05)
+
+    async def story() -> None:
+        parts, connection = Parts(b"one"), Connection(takes=False)
+        await streamed(parts, connection, asgi.cut_streams, headers_only=False)
         assert parts.closed
 
     asyncio.run(story())

@@ -13,7 +13,7 @@ from conversations import responders
 from conversations.commands import fail_message, respond_to_message
 from conversations.domain import Exchange, Usage
 from conversations.ends import end_of as ended_as
-from conversations.generation import ATTEMPTS_MAX, generate, lease_name
+from conversations.generation import ATTEMPTS_MAX, _attempt, generate, lease_name
 from conversations.responders import Prompt, Reply, ResponderFailed
 from eventstore.leases import get_leases
 from eventstore.log import EventLog, event_log
@@ -256,3 +256,7 @@ def test_forced_races_of_a_response_against_the_deadline_have_one_end_each(
     ends = [end_of(message_id) for message_id in messages]
     failed = sum(end.topic.endswith("ResponseFailed") for end in ends)
     assert EventLog().load(Account, alice).tokens == 4000 - (races - failed)
+
+
+def test_later_attempts_have_higher_numbers_whatever_the_clock_says() -> None:
+    assert _attempt(0, 1) < _attempt(0, 2) < _attempt(1_500_000, 1) < _attempt(3_000_000, 1)

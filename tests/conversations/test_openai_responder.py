@@ -950,3 +950,21 @@ def test_who_asks_no_upstream_does_not_import_the_library(
     )
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("status 404: there is no model x", "status 404: there is no model x"),
+        ("invalid: my secret diary of 1999", "invalid: […]"),
+        ('invalid: {"content": "my secret diary of 1999"}', 'invalid: {"content": […]}'),
+        ("invalid: ...cret diary of 1999 was", "invalid: ...[…] was"),
+        ('invalid: "caf\\u00e9 au lait, twice"', "invalid: […]"),
+        ("you said canary, did you", "you said […], did you"),
+        ("my secret is short", "my secret is short"),
+        ("", ""),
+    ],
+)
+def test_what_an_error_quotes_of_a_conversation_is_left_out(text: str, kept: str) -> None:
+    said = ["my secret diary of 1999", "café au lait, twice", "canary", "hi"]
+    assert openai.without(text, said) == kept

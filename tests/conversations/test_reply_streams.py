@@ -15,10 +15,12 @@ from conversations.reply_streams import (
     Closed,
     Delta,
     End,
+    Forgotten,
     Item,
     ReplyStreams,
     Restart,
     Transcript,
+    memory,
     redis,
     reply_streams,
 )
@@ -216,8 +218,10 @@ def test_a_forgotten_stream_holds_no_text(streams: ReplyStreams) -> None:
     for each in (message_id, other):
         streams.publish(each, Delta(1, 0, "secret"), END)
     streams.forget([message_id])
+    # A worker that still holds the text, and whoever reads the end from the log, tell nobody.
     streams.publish(message_id, Delta(1, 0, "secret"))
-    assert streams.close(message_id) == [Closed()]
+    streams.publish(message_id, END)
+    assert streams.close(message_id) == [Forgotten()]
     assert streams.close(other) == [Delta(1, 0, "secret"), END]
 
 
@@ -249,6 +253,24 @@ def test_a_redis_that_comes_back_empty_is_told_again_what_to_do(streams: ReplySt
     assert asyncio.run(read(streams, message_id)) == Heard("", 1, 0, END)
 
 
+def test_what_is_no_item_is_passed_over(streams: ReplyStreams) -> None:
+    if not isinstance(streams, redis.RedisReplyStreams):
+        assert not settings.REDIS_URL
+        return
+    message_id, channel = uuid4(), "reply:{}"
+
+    async def story() -> Heard:
+        redis_client().rpush(channel.format(message_id), b"of another version")
+        async with streams.follow(message_id) as said:
+            reading = asyncio.create_task(until_the_end(said))
+            await asyncio.sleep(0.05)
+            redis_client().publish(channel.format(message_id), b'{"type":"of another version"}')
+            await asyncio.to_thread(streams.publish, message_id, *STORY)
+            return await reading
+
+    assert asyncio.run(story()) == AS_TOLD
+
+
 def test_readers_that_go_leave_nothing_behind(streams: ReplyStreams) -> None:
     async def wait_a_little(hops: int) -> None:
         async with streams.follow(uuid4()):
@@ -268,6 +290,9 @@ def test_readers_that_go_leave_nothing_behind(streams: ReplyStreams) -> None:
     if isinstance(streams, redis.RedisReplyStreams):
         assert streams._hub
         assert not streams._hub._readers
+    else:
+        assert isinstance(streams, memory.MemoryReplyStreams)
+        assert not streams._streams
 
 
 def test_a_cut_connection_costs_no_reader_its_end(streams: ReplyStreams) -> None:

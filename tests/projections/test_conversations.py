@@ -2,10 +2,14 @@
 
 import pytest
 
+from eventstore.database import writing
 from eventstore.reading import read_events
+from projections.applying import writes
 from projections.conversations import Conversations
 from projections.models import Conversation
+from projections.positions import live
 from projections.runner import ProjectionRunner
+from projections.sql import execute
 from tests.projections.story import (
     ALICE,
     CHAT,
@@ -116,3 +120,12 @@ def test_a_batch_of_messages_comes_to_one_row_a_conversation() -> None:
     (write,) = Conversations.fold(read_events(0))
     assert {talk: active for active, talk in write.rows} == {str(two): 19, str(one): 20}
     drain(ProjectionRunner())
+
+
+def test_a_message_that_was_parked_moves_no_activity_back() -> None:
+    one, two = messages(2)
+    projected(started(TALK), sent(one), sent(two))
+    (place,) = [place for name, place in live().items() if name == "conversations"]
+    with writing():
+        execute(writes(Conversations, place, read_events(1, 1)))
+    assert active() == [(TALK, 3)]

@@ -253,3 +253,25 @@ class TestParked:
         projected(sent(THREE, conversation=CHAT, price="much"))
         with pytest.raises(ReadModelParked):
             page()
+
+
+@pytest.mark.usefixtures("seven")
+def test_a_page_of_very_long_texts_has_fewer_messages_and_a_next_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = page(limit=7)
+    # A text of a few characters takes some 150 bytes, with its place and its key.
+    monkeypatch.setattr("projections.queries.history.PAGE_BYTES_MAX", 600)
+    first = page(limit=7)
+    assert 1 <= len(first.rows) < 7
+    assert first.more_after
+    rows, last = list(first.rows), first
+    while last.more_after:
+        last = page(limit=7, after=rows[-1].id)
+        rows += last.rows
+    assert rows == whole.rows
+    latest = page(limit=7, latest=True)
+    assert latest.rows == whole.rows[-len(latest.rows) :]
+    assert latest.more_before
+    monkeypatch.setattr("projections.queries.history.PAGE_BYTES_MAX", 0)
+    assert [row.id for row in page(limit=7).rows] == [ONE]

@@ -4,7 +4,13 @@ import pytest
 
 from eventstore.reading import read_events
 from projections.models import PendingMessage
-from projections.pending import Pending, PendingRow, due, pending_of_conversation, pending_of_user
+from projections.pending import (
+    Pending,
+    PendingRow,
+    due,
+    in_flight_of_conversation,
+    in_flight_of_user,
+)
 from projections.runner import ProjectionRunner
 from tests.projections.story import (
     ALICE,
@@ -84,10 +90,10 @@ class TestPendingOf:
             sent(three, conversation=CHAT),
             sent(four, user=BOB, conversation=HELLO),
         )
-        assert pending_of_conversation(TALK) == {one}
-        assert pending_of_conversation(CHAT) == {three}
-        assert pending_of_user(ALICE) == {one, three}
-        assert pending_of_user(BOB) == {four}
+        assert in_flight_of_conversation(TALK).pending == {one}
+        assert in_flight_of_conversation(CHAT).pending == {three}
+        assert in_flight_of_user(ALICE).pending == {one, three}
+        assert in_flight_of_user(BOB).pending == {four}
 
     @pytest.mark.parametrize("read_max", [1, 2, 500])
     def test_behind_the_rows_it_is_what_the_log_says(
@@ -104,45 +110,45 @@ class TestPendingOf:
             sent(five),
         )
         assert pending() == [one, two]
-        assert pending_of_conversation(TALK) == {two, five}
-        assert pending_of_user(ALICE) == {two, four, five}
+        assert in_flight_of_conversation(TALK).pending == {two, five}
+        assert in_flight_of_user(ALICE).pending == {two, four, five}
 
     def test_before_the_first_projection_the_log_says_it_all(self) -> None:
         one, two = messages(2)
         happened(sent(one), sent(two), failed(one))
-        assert pending_of_conversation(TALK) == {two}
-        assert pending_of_user(ALICE) == {two}
+        assert in_flight_of_conversation(TALK).pending == {two}
+        assert in_flight_of_user(ALICE).pending == {two}
 
     def test_of_what_nobody_has_heard_of_nothing_is_pending(self) -> None:
         projected(sent())
-        assert pending_of_conversation(CHAT) == set()
-        assert pending_of_user(BOB) == set()
+        assert in_flight_of_conversation(CHAT).pending == set()
+        assert in_flight_of_user(BOB).pending == set()
 
     def test_rows_from_before_there_were_conversations_in_them_count_by_the_log(self) -> None:
         one, two = messages(2)
         projected(sent(one), sent(two, conversation=CHAT))
         PendingMessage.objects.update(conversation_id=None)
-        assert pending_of_conversation(TALK) == {one}
-        assert pending_of_user(ALICE) == {one, two}
+        assert in_flight_of_conversation(TALK).pending == {one}
+        assert in_flight_of_user(ALICE).pending == {one, two}
         happened(generated(one))
-        assert pending_of_conversation(TALK) == set()
+        assert in_flight_of_conversation(TALK).pending == set()
 
     def test_a_message_whose_sending_is_parked_counts_by_the_log(self) -> None:
         one, two = messages(2)
         projected(sent(one, deadline_seconds="soon"), sent(two, deadline_seconds="soon"))
         projected(broken(sent(HELLO)), failed(two))
         assert pending() == []
-        assert pending_of_conversation(TALK) == {one}
-        assert pending_of_conversation(CHAT) == set()
-        assert pending_of_user(ALICE) == {one}
+        assert in_flight_of_conversation(TALK).pending == {one}
+        assert in_flight_of_conversation(CHAT).pending == set()
+        assert in_flight_of_user(ALICE).pending == {one}
 
     def test_a_message_whose_end_is_parked_has_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
         projected(sent())
         monkeypatch.setitem(Pending.handlers, generated().topic, refuse)
         projected(generated())
         assert pending() == [HELLO]
-        assert pending_of_conversation(TALK) == set()
-        assert pending_of_user(ALICE) == set()
+        assert in_flight_of_conversation(TALK).pending == set()
+        assert in_flight_of_user(ALICE).pending == set()
 
     def test_the_rows_of_another_generation_do_not_count(self) -> None:
         projected(sent())
@@ -154,11 +160,11 @@ class TestPendingOf:
             sent_at=1,
             deadline_at=2,
         )
-        assert pending_of_conversation(TALK) == {HELLO}
+        assert in_flight_of_conversation(TALK).pending == {HELLO}
 
     def test_at_the_end_of_the_log_it_is_two_statements(
         self, django_assert_num_queries: object
     ) -> None:
         projected(sent())
         with django_assert_num_queries(2):  # type: ignore[operator]  # a fixture that is a context
-            pending_of_conversation(TALK)
+            assert in_flight_of_conversation(TALK).pending

@@ -12,7 +12,7 @@ from eventstore.domain import TOPICS
 from eventstore.log import EventLog, transaction_with_log
 from projections import queries
 from projections.comparison import compare_with_fresh_replay
-from projections.pending import pending_of_user
+from projections.pending import in_flight_of_user
 from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
 from tests.projections.story import ALICE, CHAT, HELLO, TALK, drain, messages
@@ -64,7 +64,7 @@ def test_the_events_of_the_domains_become_rows() -> None:
         ("hello", "failed", None, 0),
     ]
     assert queries.messages(ALICE, CHAT, after=None, before=None, limit=10) is None
-    assert pending_of_user(ALICE) == set()
+    assert in_flight_of_user(ALICE).pending == set()
     assert compare_with_fresh_replay() == []
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 
-_SELECT = (
+SELECT = (
     "SELECT position, stream_id, version, topic, data, at, request_id FROM eventstore_event"
     " ORDER BY position"
 )
@@ -66,6 +66,15 @@ class Ledger:
     def messages_of(self, user_id: str) -> list[str]:
         return [line.stream for line in self.of("MessageSent") if line.data["user_id"] == user_id]
 
+    def end_of(self, message_id: str) -> Line:
+        """The one end of a message."""
+        (end,) = [line for line in self.of(*ENDS) if line.stream == message_id]
+        return end
+
+    def refunds_of(self, message_id: str) -> list[int]:
+        refunds = self.of("TokensRefunded")
+        return [line.data["amount"] for line in refunds if line.data["message_id"] == message_id]
+
     def balance_of(self, user_id: str) -> int:
         signs = {"TokensGranted": 1, "TokensDebited": -1, "TokensRefunded": 1}
         return sum(
@@ -113,6 +122,10 @@ class Ledger:
             paid = debits[sent.stream]
             if len(paid) != 1:
                 found.append(f"2: {sent.stream} was debited {len(paid)} times")
+            elif sent.data["price"] != (price := _price_due(sent)):
+                found.append(
+                    f"4: {sent.stream} was debited {sent.data['price']} instead of {price}"
+                )
             elif not (
                 paid[0].stream == sent.data["user_id"]
                 and paid[0].data["amount"] == sent.data["price"]
@@ -138,8 +151,10 @@ class Ledger:
                 continue
             end = ended[0]
             cost, price = end.data["cost"], sent.data["price"]
-            if cost > price or (end.kind == "ResponseFailed" and cost):
-                found.append(f"4: {sent.stream} cost {cost} of {price} and is {end.kind}")
+            if cost != (due := _cost_due(sent, end)):
+                found.append(
+                    f"4: {sent.stream} cost {cost} of {price} and is {end.kind}: {due} was due"
+                )
             if [line.data["amount"] for line in refunded] != (
                 [price - cost] if price > cost else []
             ):
@@ -149,11 +164,42 @@ class Ledger:
         return found
 
 
+def _price_due(sent: Line) -> int:
+    """What has to be debited: the flat price, or by usage the worst case."""
+    prices = sent.data.get("usage_prices")
+    if prices is None:
+        return int(sent.data["price"])
+    return _by_usage(prices, prices["prompt_tokens_max"], prices["completion_tokens_max"])
+
+
+def _cost_due(sent: Line, end: Line) -> int:
+    """What a message has to cost by its end: nothing without text, else its price or its usage."""
+    if end.kind == "ResponseFailed":
+        return 0
+    # A cancelled message without text has none; a text that nobody can read any more is there.
+    if end.kind == "ResponseCancelled" and end.data["response"] is None:
+        return 0
+    prices, usage = sent.data.get("usage_prices"), end.data.get("usage")
+    if prices is None or usage is None:
+        return int(sent.data["price"])
+    used = _by_usage(prices, usage["prompt_tokens"], usage["completion_tokens"])
+    return min(used, int(sent.data["price"]))
+
+
+def _by_usage(prices: dict[str, int], prompt_tokens: int, completion_tokens: int) -> int:
+    thousandths = (
+        prompt_tokens * prices["prompt_per_1000"]
+        + completion_tokens * prices["completion_per_1000"]
+    )
+    whole, rest = divmod(thousandths, 1000)
+    return whole + (rest > 0)
+
+
 def read_sqlite(file: Path) -> Ledger:
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-        return Ledger(connection.execute(_SELECT).fetchall())
+        return Ledger(connection.execute(SELECT).fetchall())
 
 
 def read_postgres(url: str) -> Ledger:
     with psycopg.connect(url) as connection:
-        return Ledger(connection.execute(_SELECT).fetchall())
+        return Ledger(connection.execute(SELECT).fetchall())

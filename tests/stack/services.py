@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,6 +53,14 @@ class Service:
         """The environment of a process beside the service."""
         raise NotImplementedError
 
+    def restart_web(self, **env: str) -> None:
+        """Stop what takes the requests, and start it again with this added to its environment."""
+        raise NotImplementedError
+
+    def kill_worker(self) -> None:
+        """End what generates as `kill -9` does, and start it again."""
+        raise NotImplementedError
+
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a Python command in the service's environment."""
         return subprocess.run(
@@ -88,6 +96,15 @@ class EmbeddedService(Service):
     def environment(self) -> dict[str, str]:
         return self.process.child.env
 
+    def restart_web(self, **env: str) -> None:
+        self.process.stop()
+        self.process.child.env |= env
+        self.process.start()
+
+    def kill_worker(self) -> None:
+        self.process.kill()
+        self.process.start()
+
 
 class FullService(Service):
     profile = "full"
@@ -101,6 +118,25 @@ class FullService(Service):
 
     def environment(self) -> dict[str, str]:
         return self.stack.processes["followers-1"].env | make_keys(self.stack.folder)
+
+    def restart_web(self, **env: str) -> None:
+        web = self.stack.processes["web-1"]
+        web.stop()
+        web.env |= env
+        self.stack.start("web-1")
+
+    def kill_worker(self) -> None:
+        self.stack.kill("worker-1")
+        self.stack.start("worker-1")
+
+
+def make_service(
+    profile: str, folder: Path, env: Mapping[str, str], *, workers: int = 1
+) -> EmbeddedService | FullService:
+    """A service of this profile; `workers` are those of the full stack."""
+    if profile == "embedded":
+        return EmbeddedService(folder, **env)
+    return FullService(folder, extra_env=env, workers=workers)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
