@@ -62,6 +62,10 @@ def _cursor_name(request: HttpRequest) -> str:
     return "before" if "before" in request.GET else "after"
 
 
+def _costs() -> str:
+    return "may cost up to" if settings.PRICING == "usage" else "costs"
+
+
 _INVALID_TOKEN = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 #: The one place where errors become status codes.
@@ -84,7 +88,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     account_domain.InsufficientTokens: Answer(
         problems.INSUFFICIENT_TOKENS,
         detail=lambda error: (
-            f"A message costs {error.price} tokens, the balance is {error.balance}."
+            f"A message {_costs()} {error.price} tokens, the balance is {error.balance}."
         ),
     ),
     account_commands.WrongCredentials: Answer(problems.WRONG_CREDENTIALS),
@@ -119,6 +123,9 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     ),
     conversations.api.MessageNotFound: Answer(problems.NOT_FOUND),
     message_commands.ConversationNotFound: Answer(problems.NOT_FOUND),
+    message_commands.MessageDeleted: Answer(
+        problems.NOT_FOUND, detail=lambda error: "The message was deleted with its conversation."
+    ),
     conversations.conversations_api.ContradictoryPage: Answer(
         problems.INVALID_INPUT,
         errors=lambda request, error: [(("query", error.name), f"{error}.")],
@@ -132,7 +139,8 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     conversations.api.NoResponse: Answer(
         problems.NO_RESPONSE,
         detail=lambda error: (
-            f"No response could be generated ({error.reason}). What was debited has been refunded."
+            f"No response could be generated for message {error.message_id} ({error.reason})."
+            " What was debited has been refunded."
         ),
     ),
     StoreUnavailable: Answer(problems.STORE_UNAVAILABLE),

@@ -41,8 +41,11 @@ class Requests(ASGIHandler):
         # Taken before the body: uvicorn adds a chunked body's trailers to the same list later, and
         # a trailer is no header (RFC 9110 §6.5.1).
         scope = {**scope, "headers": [_plain(*header) for header in scope["headers"]]}
-        body = await _read_body(receive)
+        body = await _read_or_give_up(receive)
         if body is None:
+            if _stopping:
+                await send(_STOPPING)
+                await send(_LAST)
             return
         if not scope["query_string"].isascii():
             # Raw bytes have no place in a query; quoted, they are a value like any other.
@@ -94,17 +97,18 @@ async def _stream(
 
 
 def cut_streams() -> None:
-    """Cut all streams that are open now, so that a stop need not wait for them to end.
+    """Cut all streams and give up all half requests, so that a stop need not wait for them.
 
-    Their clients come back with their last id, to another process or to the next one here.
+    The streams' clients come back with their last id, to another process or to the next one here.
     """
     global _stopping  # noqa: PLW0603 (a process stops once)
     _stopping = True
-    for sending in _streams:
-        sending.cancel()
+    for task in (*_streams, *_readings):
+        task.cancel()
 
 
 _streams: set[asyncio.Task[None]] = set()
+_readings: set[asyncio.Task[bytes | None]] = set()
 _stopping = False
 
 
@@ -120,6 +124,11 @@ async def _send_parts(parts: Any, send: Send) -> None:
     await send(_LAST)
 
 
+_STOPPING: Message = {
+    "type": "http.response.start",
+    "status": 503,
+    "headers": [(b"content-length", b"0"), (b"connection", b"close")],
+}
 _LAST: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -158,6 +167,7 @@ async def _live(receive: Receive, send: Send) -> None:
         checks.require_keys(checks.WEB_KEYS)
         await asyncio.to_thread(checks.require_ready_database)
         checks.note_old_sqlite()
+        checks.note_unused_settings()
         await asyncio.to_thread(parts.start, runtime.web_parts())
     except checks.StartRefused as error:
         await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -172,17 +182,31 @@ async def _live(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _read_body(receive: Receive) -> bytes | None:
+async def _read_or_give_up(receive: Receive) -> bytes | None:
+    """Return the body; None if the client has gone, or if this process stops meanwhile."""
+    first = await receive()
+    if first["type"] == "http.request" and not first.get("more_body", False):
+        # Nearly all come in one piece.
+        return bytes(first.get("body", b""))
+    reading = asyncio.create_task(_read_body(first, receive))
+    _readings.add(reading)
+    try:
+        await asyncio.wait((reading,))
+    finally:
+        _readings.discard(reading)
+        reading.cancel()
+    return None if reading.cancelled() else reading.result()
+
+
+async def _read_body(message: Message, receive: Receive) -> bytes | None:
     """Return the body, or a little more than its limit of it; None if the client has gone."""
-    body = b""
-    while len(body) <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
+    body = bytearray()
+    while message["type"] != "http.disconnect":
         body += message.get("body", b"")
-        if not message.get("more_body", False):
-            break
-    return body
+        if len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE or not message.get("more_body", False):
+            return bytes(body)
+        message = await receive()
+    return None
 
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")

@@ -83,6 +83,12 @@ def require_ready_database() -> None:
             ) from error
 
 
+def note_unused_settings() -> None:
+    """Say which settings are given but have no effect, as somebody may wait for one."""
+    for line in environment.unused():
+        logger.warning(line)
+
+
 def note_old_sqlite() -> None:
     """Say when this Python's SQLite has the rare WAL corruption that 3.51.3 repaired."""
     if settings.EMBEDDED and sqlite3.sqlite_version_info < SQLITE_SOUND_SINCE:

@@ -175,13 +175,17 @@ class Environment(BaseSettings):
     signup_tokens: Annotated[int, Field(ge=0, le=10**9, description="0 to 1000000000")] = 4000
     message_price: Annotated[int, Field(ge=1, le=10**9, description="1 to 1000000000")] = 100
 
-    pricing: Annotated[Literal["message", "usage"], Field(description="message or usage")] = (
-        "message"
-    )
+    pricing: Annotated[
+        Literal["message", "usage"],
+        BeforeValidator(_lower),
+        Field(description="message or usage"),
+    ] = "message"
     prompt_price_per_1000: ModelTokensPrice = None
     completion_price_per_1000: ModelTokensPrice = None
 
-    responder: Annotated[Literal["dummy", "openai"], Field(description="dummy or openai")] = "dummy"
+    responder: Annotated[
+        Literal["dummy", "openai"], BeforeValidator(_lower), Field(description="dummy or openai")
+    ] = "dummy"
     openai_base_url: Annotated[BaseUrl | None, Field(description=BASE_URL_ALLOWED)] = None
     openai_api_key: Annotated[ApiKey | None, Field(description="visible ASCII characters")] = None
     openai_model: Annotated[ModelName | None, Field(description=MODEL_ALLOWED)] = None
@@ -314,6 +318,20 @@ class Environment(BaseSettings):
     def _require(self, name: str, allowed: str, *, because: str) -> None:
         if self.missing(name):
             raise ValueError(f"{name} is not set but {because}; allowed: {allowed}")
+
+    def unused(self) -> list[str]:
+        """Say of settings that are given but have no effect why they have none."""
+        model = ["OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_API_KEY"]
+        prices = ["PROMPT_PRICE_PER_1000", "COMPLETION_PRICE_PER_1000"]
+        return [
+            f"{name} has no effect while {switch}"
+            for names, off, switch in (
+                (model, self.responder == "dummy", "RESPONDER is dummy"),
+                (prices, self.pricing == "message", "PRICING is message"),
+            )
+            for name in names
+            if off and not self.missing(name)
+        ]
 
     @property
     def threads(self) -> int:

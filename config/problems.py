@@ -78,7 +78,7 @@ INSUFFICIENT_TOKENS = Problem(
     402,
     "The balance is too small",
     "A message costs more tokens than the account has. Nothing was debited, nothing was sent.",
-    "Ask the operator for a grant. GET /token/ shows the balance.",
+    "GET /token/ shows the balance; a pending message may give back what it does not use.",
 )
 FORBIDDEN = Problem(
     "forbidden",

@@ -21,8 +21,8 @@ LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::", "::1")  # noqa: S104  # compared, n
 PORT_MAX = 65535
 HEAD_BYTES_MAX = 16 * 1024
 BACKLOG_MAX = 2048
-# Below the ten seconds that a container engine waits before it kills.
-STOP_TIMEOUT_SECONDS = 8
+# With the worker's five seconds, below the ten that a container engine waits before it kills.
+STOP_TIMEOUT_SECONDS = 4
 # Longer than proxies keep theirs, so that it is they who close a quiet connection.
 KEEP_ALIVE_SECONDS = 75
 
@@ -98,10 +98,12 @@ class AnnouncingServer(uvicorn.Server):
             announce(f"http://{host}:{self.config.port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop; whoever follows a message goes on following it elsewhere."""
+        """Stop; whoever waits for a message or follows it can go on elsewhere."""
         from config import asgi
+        from conversations import replies
 
         asgi.cut_streams()
+        replies.stop_waiting()
         await super().shutdown(sockets)
 
 

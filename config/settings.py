@@ -160,13 +160,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "config.logs.OneLineFormatter"}},
+    "filters": {"on_purpose": {"()": "config.logs.AnsweredOnPurpose"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": _LEVEL},
     "loggers": {
         # Django's own handlers would print a second time, in another form.
         "django": {"handlers": [], "level": max(_LEVEL, logging.INFO), "propagate": True},
         # A client's mistake is in its answer, not in the log.
-        "django.request": {"level": max(_LEVEL, logging.ERROR)},
+        "django.request": {"level": max(_LEVEL, logging.ERROR), "filters": ["on_purpose"]},
         "uvicorn": {"handlers": [], "level": max(_LEVEL, logging.WARNING), "propagate": True},
         "asyncio": {"level": max(_LEVEL, logging.WARNING)},
         # Each has a line or more for every request, and openai's would hold what users say.

@@ -11,10 +11,10 @@ from ninja import Router, Status
 
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, replies, schemas
+from conversations.accept import EVENT_STREAM, wants_events
 from conversations.cancelling import tell
 from conversations.ends import Ended, end_of
 from conversations.event_stream import (
-    EVENT_STREAM,
     SHOWING,
     Place,
     events,
@@ -44,8 +44,9 @@ class MessageNotFound(Exception):
 class NoResponse(Exception):
     """The message has failed; what it cost has been refunded."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, message_id: UUID, reason: str) -> None:
         super().__init__(reason)
+        self.message_id = message_id
         self.reason = reason
 
 
@@ -197,7 +198,7 @@ async def _send(
     request: ApiRequest, response: HttpResponse, conversation_id: UUID | None, body: schemas.Send
 ) -> Sending | StreamingHttpResponse:
     key = _idempotency_key(request)
-    streamed = _wants_events(request)
+    streamed = wants_events(request.META.get("HTTP_ACCEPT", ""))
     preference = NO_PREFERENCE if streamed else parse_prefer(request.META.get("HTTP_PREFER"))
     seconds = 0 if streamed else preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
     caller = request.auth
@@ -220,9 +221,11 @@ async def _send(
     if end is None:
         return Status(202, schemas.Pending(id=accepted.message_id))
     if end.status == "failed":
-        raise NoResponse(end.reason or "unknown")
+        raise NoResponse(accepted.message_id, end.reason or "unknown")
     if end.status == "cancelled":
-        row = await in_thread(_message, caller.user_id, accepted.message_id)
+        row = await in_thread(queries.message, caller.user_id, accepted.message_id)
+        if row is None:
+            raise commands.MessageDeleted
         return Status(200, schemas.Message.model_validate(row))
     return Status(201, schemas.Sent(response=end.response or ""))
 
@@ -255,13 +258,6 @@ def _cancel(message_id: UUID, cause: Cause) -> Ended | None:
     if ended is not None:
         tell(message_id, ended)
     return ended
-
-
-def _wants_events(request: ApiRequest) -> bool:
-    accepted: str = request.META.get("HTTP_ACCEPT", "")
-    if EVENT_STREAM not in accepted.lower():
-        return False
-    return request.get_preferred_type(["application/json", EVENT_STREAM]) == EVENT_STREAM
 
 
 def _event_stream(message_id: UUID, place: Place, ended: Ended | None) -> StreamingHttpResponse:

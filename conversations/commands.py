@@ -25,6 +25,10 @@ class ConversationNotFound(Refused):
     """There is no such conversation of this user's."""
 
 
+class MessageDeleted(ConversationNotFound):
+    """The message was deleted with its conversation."""
+
+
 @dataclass(frozen=True)
 class SendMessage:
     """`conversation_id` None: the user's default conversation. `idempotent`: there is a key.
@@ -204,7 +208,7 @@ def _repeated(command: SendMessage, sent: Exchange) -> Accepted:
         raise IdempotencyKeyReused("the key belongs to a message in another conversation")
     conversation = log.find(Conversation, sent.conversation_id, fresh=True)
     if conversation is None or conversation.deleted:
-        raise ConversationNotFound(str(sent.conversation_id))
+        raise MessageDeleted(str(sent.conversation_id))
     if command.conversation_id is None:
         account = log.load(Account, command.user_id, fresh=True)
         if sent.conversation_id != account.default_conversation_id:

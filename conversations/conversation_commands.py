@@ -114,7 +114,7 @@ class _Deletion:
         self._said: dict[UUID, SoFar] = {}
         self._cancelled: dict[UUID, Ended] = {}
         #: Messages whose reply streams may still hold their text.
-        self.ended_before: Collection[UUID] = ()
+        self.ended_before: set[UUID] = set()
 
     def __call__(self, *, fresh: bool) -> int:
         self._tries += 1
@@ -182,6 +182,7 @@ class _Deletion:
         for message_id in pending:
             exchange = event_log().load(Exchange, message_id)
             if exchange.ended:
+                self.ended_before.add(message_id)
                 continue
             said = self._text_of(exchange)
             cost = exchange.cancel(said.text, usage=said.usage, attempt=said.attempt)

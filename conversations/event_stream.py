@@ -22,8 +22,6 @@ from conversations.replies import following
 from conversations.reply_streams import End, Transcript
 from projections.progress import shown
 
-#: The media type of an event stream.
-EVENT_STREAM = "text/event-stream"
 #: A comment after so much silence keeps proxies from closing the connection.
 HEARTBEAT_SECONDS = 15.0
 _HEARTBEAT = b": still there\n\n"
@@ -57,17 +55,12 @@ def parse_event_id(header: str | None) -> Place:
     return Place(int(match["attempt"]), int(match["characters"]), bool(match["end"]))
 
 
-def last_place(ended: Ended) -> Place | None:
-    """The place of a message's last event; None when it failed, since the text is void then."""
-    if ended.status == "failed":
-        return None
-    return Place(ended.attempt, len(ended.response or ""), end=True)
-
-
 def has_all(place: Place, ended: Ended) -> bool:
     """Whether a client has seen a message to its end."""
-    last = last_place(ended)
-    return place.end if last is None else place == last
+    if ended.response is None:
+        # The text is void, wherever the client stood in it.
+        return place.end
+    return place == Place(ended.attempt, len(ended.response), end=True)
 
 
 async def events_of_ended(message_id: UUID, place: Place, ended: Ended) -> AsyncIterator[bytes]:
@@ -117,7 +110,7 @@ class _Client:
             return b""
         events = self._change_to(transcript.attempt)
         if transcript.characters > self._characters:
-            events += self._delta(transcript.text_from(self._characters))
+            events += self._delta(transcript.delta(self._characters).text)
         return events
 
     def end(self, message_id: UUID, ended: Ended) -> bytes:
@@ -125,14 +118,16 @@ class _Client:
         if ended.status == "failed":
             said = {"id": str(message_id), "reason": ended.reason, "refunded": ended.refunded}
             return self._event("failed", said, end=True)
-        text = ended.response or ""
+        said = {"id": str(message_id), "response": ended.response, "cost": ended.cost}
+        if ended.response is None:
+            # There is no text: what the client has seen of one is void, and nothing follows.
+            return self._event(ended.status, said, end=True)
         events = self._change_to(ended.attempt)
-        if self._characters > len(text):
+        if self._characters > len(ended.response):
             # It has seen more than could be kept.
             events += self._restart()
-        if len(text) > self._characters:
-            events += self._delta(text[self._characters :])
-        said = {"id": str(message_id), "response": ended.response, "cost": ended.cost}
+        if len(ended.response) > self._characters:
+            events += self._delta(ended.response[self._characters :])
         return events + self._event(ended.status, said, end=True)
 
     def _change_to(self, attempt: int) -> bytes:

@@ -85,18 +85,19 @@ def _respond(
 ) -> Callable[[], None] | None:
     """Ask the responder; returns how to write the end, or None when there is one already."""
     message_id = exchange.id
+    name = f"message {message_id} of request {cause.request_id}"
     try:
         usage = responder.respond(prompt, reply)
     except Stopped:
         return None
     except DeadlinePassed as error:
-        logger.warning("message %s is past its deadline: %s", message_id, error)
+        logger.warning("%s is past its deadline: %s", name, error)
         return lambda: end_with_failure(message_id, "deadline", cause)
     except ResponderFailed as error:
-        logger.warning("message %s got no response: %s", message_id, error)
+        logger.warning("%s got no response: %s", name, error)
         return lambda: end_with_failure(message_id, "responder", cause)
     except Exception:
-        logger.exception("the responder broke on message %s", message_id)
+        logger.exception("the responder broke on %s", name)
         return lambda: end_with_failure(message_id, "responder", cause)
     return lambda: _end_with_response(exchange, reply, usage, responder.model, cause)
 

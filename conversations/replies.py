@@ -66,8 +66,29 @@ class Waiting:
         """How the message ended, or None when the time runs out first."""
         if self._end is None:
             return None
-        done, _ = await asyncio.wait((self._end,), timeout=self._seconds)
-        return self._end.result() if done else None
+        stop = _stopping()
+        done, _ = await asyncio.wait(
+            (self._end, stop), timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        return self._end.result() if self._end in done else None
+
+
+def stop_waiting() -> None:
+    """Let nobody of this process wait any longer, since it stops: the messages go on."""
+    stop = _stopping()
+    if not stop.done():
+        stop.set_result(None)
+
+
+_stops: list[asyncio.Future[None]] = []
+
+
+def _stopping() -> asyncio.Future[None]:
+    """What comes true on this loop when the process stops."""
+    loop = asyncio.get_running_loop()
+    if not _stops or _stops[0].get_loop() is not loop:
+        _stops[:] = [loop.create_future()]
+    return _stops[0]
 
 
 async def _end(message_id: UUID) -> Ended:

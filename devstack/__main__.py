@@ -8,22 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from config.environment import KEY_NAMES, Environment
 from devstack.processes import DevstackError
 from devstack.stack import Stack
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Neither secrets nor addresses, so that `MESSAGE_PRICE=50 make stack` works.
-PASSED_ON = (
-    "JWT_LIFETIME_MINUTES",
-    "LOG_LEVEL",
-    "MESSAGE_PRICE",
-    "REPLY_WAIT_SECONDS",
-    "RESPONDER",
-    "RESPONSE_DEADLINE_SECONDS",
-    "SIGNUP_TOKENS",
-    "TRUSTED_PROXIES",
-    "WORKER_THREADS",
-)
+#: What the stack decides itself: addresses, folders, and the keys that it makes.
+OWN = {
+    *("DATABASE_URL", "REDIS_URL", "VAR_DIR", "HOST", "PORT", "ALLOWED_HOSTS", "DEBUG"),
+    *(*KEY_NAMES, "DATA_KEY_PREVIOUS", "JWT_SIGNING_KEYS_PREVIOUS"),
+}
+#: Every other setting, so that `MESSAGE_PRICE=50 make stack` works.
+PASSED_ON = sorted({name.upper() for name in Environment.model_fields} - OWN)
 
 
 def main() -> int:

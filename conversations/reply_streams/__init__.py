@@ -99,21 +99,21 @@ class Transcript:
         self.attempt = 0
         self.characters = 0
         self.prompt_tokens = 0
-        self._pieces: list[tuple[int, str]] = []
+        self._text = ""
+        # Joined when they are asked for: adding each to the text would copy the text each time.
+        self._pieces: list[str] = []
         self._early: dict[int, str] = {}
 
     @property
     def text(self) -> str:
-        return self.text_from(0)
+        if self._pieces:
+            self._text = "".join((self._text, *self._pieces))
+            self._pieces.clear()
+        return self._text
 
-    def text_from(self, characters: int) -> str:
-        """The text behind its first `characters`; cheap near the end, where it is asked for."""
-        parts: list[str] = []
-        for at, piece in reversed(self._pieces):
-            if at + len(piece) <= characters:
-                break
-            parts.append(piece[max(0, characters - at) :])
-        return "".join(reversed(parts))
+    def delta(self, characters: int) -> Delta:
+        """What stands behind the first `characters`, as one piece."""
+        return Delta(self.attempt, characters, self.text[characters:], self.prompt_tokens)
 
     def take(self, item: Item) -> None:
         """Add what an item says; an earlier attempt's says nothing any more."""
@@ -121,13 +121,14 @@ class Transcript:
             return
         if item.attempt > self.attempt:
             self.attempt, self.characters, self.prompt_tokens = item.attempt, 0, 0
+            self._text = ""
             self._pieces.clear()
             self._early.clear()
         if isinstance(item, Delta) and item.at >= self.characters:
             self._early[item.at] = item.text
             self.prompt_tokens = self.prompt_tokens or item.prompt_tokens
             while (piece := self._early.pop(self.characters, None)) is not None:
-                self._pieces.append((self.characters, piece))
+                self._pieces.append(piece)
                 self.characters += len(piece)
 
 

@@ -8,7 +8,6 @@ round trip is under way shares the next one, and the pieces of one response beco
 import asyncio
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +24,7 @@ from conversations.reply_streams import (
     ReplyStreamsUnavailable,
     silent_seconds_max,
 )
+from conversations.reply_streams.stream import Reader, Stream
 from eventstore.redis_client import TIMEOUT_SECONDS, Breaker, new_client, redis_client
 
 logger = logging.getLogger(__name__)
@@ -110,18 +110,17 @@ class RedisReplyStreams:
 
     @asynccontextmanager
     async def follow(self, message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
-        hub = self._hub_of_this_loop()
-        reader = _Reader(_channel(message_id))
-        hub.add(reader)
+        hub, channel = self._hub_of_this_loop(), _channel(message_id)
+        reader = hub.add(channel)
         try:
             try:
-                await hub.catch_up(reader)
+                await hub.catch_up(channel)
             except (RedisError, OSError) as error:
                 # It hears what is said all the same, or at least what is said later.
                 logger.warning("message %s is followed from now on only: %s", message_id, error)
             yield reader.said
         finally:
-            hub.remove(reader)
+            hub.remove(channel, reader)
 
     def _hub_of_this_loop(self) -> "_Hub":
         loop = asyncio.get_running_loop()
@@ -220,14 +219,6 @@ def _one(run: Sequence[Delta]) -> Delta:
     return msgspec.structs.replace(run[0], text="".join(delta.text for delta in run))
 
 
-class _Reader:
-    """What one reader has yet to see of one stream."""
-
-    def __init__(self, channel: str) -> None:
-        self.channel = channel
-        self.said: asyncio.Queue[Item] = asyncio.Queue()
-
-
 class _Hub:
     """The one connection on which an event loop hears all streams, and who reads which of them.
 
@@ -238,29 +229,33 @@ class _Hub:
 
     def __init__(self, url: str, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._readers: dict[str, set[_Reader]] = defaultdict(set)
+        self._followed: dict[str, Stream] = {}
         options: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_SECONDS, "retry": None}
         self._lists = redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, **options)
         # It is silent as long as nobody says anything: it has no read timeout.
         self._channels = redis.asyncio.Redis.from_url(url, **options)
         self._listening = loop.create_task(self._listen())
 
-    def add(self, reader: _Reader) -> None:
-        """Give the reader what is said from now on; `catch_up` gives it what was said before."""
-        self._readers[reader.channel].add(reader)
+    def add(self, channel: str) -> Reader:
+        """A reader of what is said from now on; `catch_up` gives it what was said before."""
+        stream = self._followed.setdefault(channel, Stream())
+        reader = Reader(stream)
+        stream.readers.add(reader)
+        reader.hear()
+        return reader
 
-    def remove(self, reader: _Reader) -> None:
-        readers = self._readers.get(reader.channel)
-        if readers is not None:
-            readers.discard(reader)
-            if not readers:
-                del self._readers[reader.channel]
+    def remove(self, channel: str, reader: Reader) -> None:
+        stream = self._followed[channel]
+        stream.readers.discard(reader)
+        if not stream.readers:
+            del self._followed[channel]
 
-    async def catch_up(self, reader: _Reader) -> None:
-        kept: Any = await self._lists.lrange(reader.channel, 0, -1)
-        for data in kept:
-            if item := _readable(data):
-                reader.said.put_nowait(item)
+    async def catch_up(self, channel: str) -> None:
+        kept: Any = await self._lists.lrange(channel, 0, -1)
+        stream = self._followed.get(channel)
+        for item in map(_readable, kept if stream else ()):
+            if stream and item:
+                stream.take(item)
 
     async def _listen(self) -> None:
         """Hand on what is said, for as long as the loop lives; reconnect whenever that is lost."""
@@ -287,15 +282,14 @@ class _Hub:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _catch_up_all(self) -> None:
-        """Give every reader what was said before this connection listened."""
-        for reader in [each for readers in self._readers.values() for each in readers]:
-            await self.catch_up(reader)
+        """Take what was said before this connection listened."""
+        for channel in list(self._followed):
+            await self.catch_up(channel)
 
     def _dispatch(self, message: dict[str, Any]) -> None:
-        readers = self._readers.get(message["channel"].decode())
-        if readers and (item := _readable(message["data"])):
-            for reader in readers:
-                reader.said.put_nowait(item)
+        stream = self._followed.get(message["channel"].decode())
+        if stream and (item := _readable(message["data"])):
+            stream.take(item)
 
 
 def _readable(data: bytes) -> Item | None:

@@ -20,6 +20,8 @@ RESPONSE_CHARACTERS_PER_TOKEN = 32
 COUNT_MAX = 10**9
 #: How long a stream whose text is complete may take to end and to say what it took.
 TAIL_SECONDS = 2.0
+#: How long before the deadline a complete text is taken as it is.
+BEFORE_SECONDS = 0.1
 
 
 class AttemptFailed(Exception):
@@ -41,7 +43,9 @@ class CompletionStream:
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
 
-    async def read(self, events: "openai.AsyncStream[Any]", patience: asyncio.Timeout) -> None:
+    async def read(
+        self, events: "openai.AsyncStream[Any]", patience: asyncio.Timeout, deadline: float
+    ) -> None:
         """Say the text as it comes; `patience` is what is left of it, and closes the stream."""
         now = asyncio.get_running_loop().time
         # Leaving the block in whatever way closes the connection, unless it was read to its end.
@@ -49,14 +53,19 @@ class CompletionStream:
             self.kind = events.response.headers.get("content-type", self.kind)
             async for chunk in events:
                 self.chunks += 1
+                was_complete = self.finish_reason is not None
                 self._take(chunk)
-                waits = TAIL_SECONDS if self.finish_reason else settings.OPENAI_SILENCE_SECONDS
-                patience.reschedule(now() + waits)
+                if self.finish_reason is None:
+                    patience.reschedule(now() + settings.OPENAI_SILENCE_SECONDS)
+                elif not was_complete:
+                    # Whatever comes from here on, the text is there before the deadline.
+                    patience.reschedule(min(now() + TAIL_SECONDS, deadline - BEFORE_SECONDS))
 
     def _take(self, chunk: Any) -> None:
         try:
             choices, usage = chunk.get("choices"), chunk.get("usage")
-            choice = choices[0] if choices else {}
+            first = [each for each in choices or () if each.get("index", 0) == 0]
+            choice = first[0] if first else {}
             delta = choice.get("delta") or {}
             content, finish_reason = delta.get("content"), choice.get("finish_reason")
         except (AttributeError, LookupError, TypeError):

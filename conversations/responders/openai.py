@@ -15,6 +15,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import openai
@@ -59,7 +60,7 @@ class OpenAiResponder:
     def respond(self, prompt: Prompt, reply: Reply) -> Usage | None:
         messages = chat_messages(prompt)
         reply.prompt_tokens = sum(tokens_estimated(message["content"]) for message in messages)
-        call = _Call(upstream(), messages, reply)
+        call = _Call(upstream(), prompt.message_id, messages, reply)
         asking = call.upstream.submit(call.run(prompt.seconds_left))
         reply.on_stop(asking.cancel)
         try:
@@ -92,6 +93,7 @@ class _Call:
     """One response, from the first attempt to its last piece; everything runs on the loop."""
 
     upstream: Upstream
+    message_id: UUID
     messages: list[ChatMessage]
     reply: Reply
 
@@ -111,7 +113,7 @@ class _Call:
         while True:
             limit_name = self.upstream.limit_name
             try:
-                return await self._attempt(limit_name)
+                return await self._attempt(limit_name, deadline)
             except _LimitMisnamed:
                 self.upstream.limit_name = "max_completion_tokens"
             except AttemptFailed as error:
@@ -123,7 +125,10 @@ class _Call:
                 if pause >= left:
                     due = f"{left:.1f} s are left and the next attempt is due in {pause:.1f} s"
                     raise ResponderFailed(f"{due}: {cause}") from None
-                logger.info("attempt %s of %s failed: %s", attempt, ATTEMPTS_MAX, cause)
+                logger.info(
+                    "message %s: attempt %s of %s failed: %s",
+                    *(self.message_id, attempt, ATTEMPTS_MAX, cause),
+                )
                 attempt += 1
                 await asyncio.sleep(pause)
 
@@ -131,12 +136,12 @@ class _Call:
         said = [each["content"] for each in self.messages if each["role"] != "system"]
         return _cause(without(text[:QUOTED_CHARACTERS_MAX], said))
 
-    async def _attempt(self, limit_name: str) -> Usage | None:
+    async def _attempt(self, limit_name: str, deadline: float) -> Usage | None:
         self._text.begin()
         stream = CompletionStream(self._text)
         try:
             async with asyncio.timeout(settings.OPENAI_FIRST_BYTE_SECONDS) as patience:
-                await stream.read(await self._open(limit_name), patience)
+                await stream.read(await self._open(limit_name), patience, deadline)
             failure = AttemptFailed(f"half a stream ({stream.kind})", again=False)
         except _ATTEMPT_ERRORS as error:
             failure = _failure(error, stream, limit_name)

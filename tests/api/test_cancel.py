@@ -117,3 +117,25 @@ def test_somebody_elses_message_is_not_found_and_goes_on(
     for wrong in (message_id, uuid4()):
         assert_problem(api.post(f"/messages/{wrong}/cancel/", user=bob), 404, "not-found")
     assert api.get(f"/messages/{message_id}/", alice).json()["status"] == "pending"
+
+
+def test_who_waits_is_told_when_the_message_is_deleted(
+    api: Api, alice: User, held: threading.Event
+) -> None:
+    key = {"idempotency_key": "k"}
+    message_id = api.send(alice, "half a tale", prefer="respond-async", **key).json()["id"]
+    with streaming(api, "GET", f"/messages/{message_id}/stream/", alice) as (_, events):
+        next(events)
+        conversation_id = api.get(f"/messages/{message_id}/", alice).json()["conversation_id"]
+        with ThreadPoolExecutor(1) as others:
+            waiting = others.submit(api.send, alice, "half a tale", **key)
+            time.sleep(0.1)
+            deleted = api.call("DELETE", f"/conversations/{conversation_id}/", alice)
+            answers = [waiting.result(), api.send(alice, "half a tale", **key)]
+        (end,) = events
+    assert deleted.status_code == 204
+    assert (end.name, end.data["response"], end.data["cost"]) == ("cancelled", None, 100)
+    for answer in answers:
+        detail = assert_problem(answer, 404, "not-found")["detail"]
+        assert detail == "The message was deleted with its conversation."
+    assert api.balance(alice) == 3900

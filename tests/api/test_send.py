@@ -1,6 +1,7 @@
 """`POST /send/`"""
 
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -64,6 +65,7 @@ def test_no_more_is_accepted_than_the_balance_pays_for(
 def test_a_message_without_a_response_is_refunded(api: Api, alice: User) -> None:
     answer = api.send(alice, "fail")
     problem = assert_problem(answer, 502, "no-response")
+    assert re.search(r"message [0-9a-f-]{36} \(responder\)", problem["detail"])
     assert "refunded" in problem["detail"]
     assert api.balance(alice) == 4000
 
@@ -134,3 +136,10 @@ def test_a_body_that_breaks_a_rule_costs_nothing(
 
 def test_it_takes_a_jwt(api: Api) -> None:
     assert_problem(api.post("/send/", {"message": "hello"}), 401, "not-authenticated")
+
+
+def test_a_price_by_usage_is_told_as_what_it_is(api: Api, alice: User, settings: Settings) -> None:
+    settings.PRICING = "usage"
+    settings.PROMPT_PRICE_PER_1000 = 1000
+    detail = assert_problem(api.send(alice, "hello"), 402, "insufficient-tokens")["detail"]
+    assert detail == "A message may cost up to 8000 tokens, the balance is 4000."

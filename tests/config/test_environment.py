@@ -336,3 +336,22 @@ def test_a_server_started_without_our_command_refuses_a_bad_value_in_one_line(
     assert the_line(result).startswith("DATA_KEY is refused: ")
     assert "canary" not in result.stderr
     assert result.returncode == 2
+
+
+def test_what_has_no_effect_is_said(variables: pytest.MonkeyPatch) -> None:
+    assert read_environment().unused() == []
+    for name in ("OPENAI_MODEL", "OPENAI_API_KEY", "PROMPT_PRICE_PER_1000"):
+        variables.setenv(name, "1")
+
+    assert read_environment().unused() == [
+        "OPENAI_MODEL has no effect while RESPONDER is dummy",
+        "OPENAI_API_KEY has no effect while RESPONDER is dummy",
+        "PROMPT_PRICE_PER_1000 has no effect while PRICING is message",
+    ]
+
+
+def test_a_choice_is_taken_in_any_case(variables: pytest.MonkeyPatch) -> None:
+    variables.setenv("RESPONDER", "Dummy")
+    variables.setenv("PRICING", "MESSAGE")
+
+    assert (read_environment().responder, read_environment().pricing) == ("dummy", "message")

@@ -3,7 +3,9 @@
 import logging
 import sys
 
-from config.logs import OneLineFormatter
+import pytest
+
+from config.logs import AnsweredOnPurpose, OneLineFormatter
 
 
 def line(message: str, *values: object, error: bool = False) -> str:
@@ -32,3 +34,10 @@ def test_a_traceback_stays_on_the_line_of_its_event() -> None:
 
     assert len(written.splitlines()) == 1
     assert r"ValueError: first\nsecond" in written
+
+
+@pytest.mark.parametrize(("status", "kept"), [(500, True), (502, False), (503, False)])
+def test_an_answer_that_was_given_on_purpose_has_no_second_line(status: int, *, kept: bool) -> None:
+    record = logging.makeLogRecord({"msg": "Bad Gateway", "status_code": status})
+    assert AnsweredOnPurpose().filter(record) is kept
+    assert AnsweredOnPurpose().filter(logging.makeLogRecord({"msg": "anything else"}))

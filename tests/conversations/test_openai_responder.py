@@ -144,9 +144,9 @@ def ask(
     return OpenAiResponder().respond(prompt, reply or Heard())
 
 
-def heard(message: str = "hello") -> list[str]:
+def heard(message: str = "hello", *, seconds: float = 10.0) -> list[str]:
     reply = Heard()
-    ask(message, reply)
+    ask(message, reply, seconds=seconds)
     return reply.pieces
 
 
@@ -383,6 +383,42 @@ def test_a_usage_that_makes_no_sense_is_none(
     server.scripts["hello"] = says("Hi", FINISH, chunk(usage=usage), finish_reason=None)
 
     assert ask() is None
+
+
+def test_the_first_of_several_choices_is_the_response(server: ModelServer) -> None:
+    other = chunk({"index": 1, "delta": {"content": "other"}, "finish_reason": "stop"})
+    both = chunk(
+        {"index": 1, "delta": {"content": "other"}},
+        {"index": 0, "delta": {"content": " there"}},
+    )
+    server.scripts["hello"] = says("Hi", other, both)
+
+    assert "".join(heard()) == "Hi there"
+
+
+def test_a_text_that_is_complete_is_not_waited_for_longer_whatever_follows(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "TAIL_SECONDS", 0.2)
+    server.scripts["hello"] = says("Hi", FINISH, *["more"] * 100, every_seconds=0.05)
+
+    began = time.monotonic()
+    assert heard()[0] == "Hi"
+    assert time.monotonic() - began < 2
+
+
+def test_a_text_that_is_complete_before_its_deadline_is_a_response(server: ModelServer) -> None:
+    server.scripts["hello"] = says("Hi", FINISH, hang=2, finish_reason=None)
+
+    assert heard(seconds=0.5) == ["Hi"]
+
+
+def test_a_flood_of_empty_lines_is_broken_off(server: ModelServer) -> None:
+    server.scripts["hello"] = says("Hi", b":\n" * 400_000)
+
+    began = time.monotonic()
+    assert "262144 lines" in cause()
+    assert time.monotonic() - began < 5
 
 
 # Attempts

@@ -134,7 +134,7 @@ def test_a_transcript_is_right_whatever_comes_twice_late_or_never(data: st.DataO
         transcript.take(item)
         assert "0123456789".startswith(transcript.text) or transcript.attempt == 1
     assert (transcript.attempt, transcript.text) == (2, "0123456789")
-    assert all(transcript.text_from(at) == "0123456789"[at:] for at in range(12))
+    assert all(transcript.delta(at).text == "0123456789"[at:] for at in range(12))
 
 
 def test_a_transcript_stops_at_a_gap() -> None:
@@ -147,20 +147,42 @@ def test_a_transcript_stops_at_a_gap() -> None:
 
 
 def test_what_the_channel_says_during_a_catch_up_is_not_lost() -> None:
-    reader = redis._Reader("reply:test")
     hub = object.__new__(redis._Hub)
+    hub._followed = {}
 
     class BusyList:
         async def lrange(self, *_: object) -> list[bytes]:
-            reader.said.put_nowait(Delta(1, 2, " there"))
+            said = {"channel": b"reply:test", "data": redis._encode(Delta(1, 2, " there"))}
+            hub._dispatch(said)
             return [redis._encode(Delta(1, 0, "Hi")), redis._encode(END)]
 
     async def story() -> Heard:
         hub._lists = BusyList()  # type: ignore[assignment]
-        await hub.catch_up(reader)
+        reader = hub.add("reply:test")
+        await hub.catch_up("reply:test")
         return await until_the_end(reader.said)
 
     assert asyncio.run(story()) == Heard("Hi there", 1, 0, END)
+
+
+def test_a_reader_costs_by_what_it_reads_and_not_by_how_many_pieces_came(
+    streams: ReplyStreams,
+) -> None:
+    message_id = uuid4()
+    pieces = 2_000
+
+    async def story() -> int:
+        async with streams.follow(message_id) as said:
+            for at in range(pieces):
+                streams.publish(message_id, Delta(1, at, "x"))
+            streams.publish(message_id, END)
+            heard = 0
+            async with asyncio.timeout(5):
+                while not isinstance(await said.get(), End):
+                    heard += 1
+            return heard
+
+    assert asyncio.run(story()) < pieces / 10
 
 
 def test_pieces_that_follow_each_other_become_one() -> None:
@@ -289,7 +311,7 @@ def test_readers_that_go_leave_nothing_behind(streams: ReplyStreams) -> None:
     asyncio.run(story())
     if isinstance(streams, redis.RedisReplyStreams):
         assert streams._hub
-        assert not streams._hub._readers
+        assert not streams._hub._followed
     else:
         assert isinstance(streams, memory.MemoryReplyStreams)
         assert not streams._streams

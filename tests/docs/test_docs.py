@@ -5,8 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
+from accounts.api import PAGE_MAX
+from accounts.names import USERNAME_PATTERN
+from accounts.schemas import PASSWORD_CHARACTERS_MAX, PASSWORD_CHARACTERS_MIN
 from config.environment import Environment
+from conversations.api import IDEMPOTENCY_KEY_CHARACTERS_MAX
+from conversations.domain import MESSAGE_CHARACTERS_MAX, TITLE_CHARACTERS_MAX
+from conversations.prefer import WAIT_SECONDS_MAX
 from eventstore.domain import TOPICS
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -47,18 +54,61 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 def examples() -> list[dict[str, str]]:
     """The environments that stand in the pages, one a block of indented lines."""
     found = []
-    for page in ("README.md", "docs/operators.md"):
+    for page in ("README.md", "docs/operators.md", "docs/prices.md"):
         for block in re.findall(r"(?m)(?:^    .*\n)+", read(page)):
-            named = re.findall(r"(?m)^    (?:export )?([A-Z_]+)=(\S*)$", block)
+            # What is not exported does not reach a process that is started behind it.
+            assert not re.search(r"(?m)^    [A-Z_]+=\S*$", block)
+            named = re.findall(r"(?m)^    export ([A-Z0-9_]+)=(\S*)$", block)
             found += [dict(named)] * bool(named)
     return found
 
 
-@pytest.mark.parametrize("values", examples(), ids=lambda values: values.get("OPENAI_BASE_URL"))
+@pytest.mark.parametrize("values", examples(), ids=lambda values: "-".join(values.values()))
 def test_the_environments_in_the_pages_are_taken(values: dict[str, str]) -> None:
     environment = Environment.model_validate(values)
     assert {name.lower() for name in values} <= environment.model_fields_set
-    assert environment.responder == "openai"
+    assert environment.responder == "openai" or environment.pricing == "usage"
+    assert environment.unused() == []
+
+
+@pytest.mark.parametrize("name", sorted(Environment.model_fields))
+def test_every_range_of_a_setting_is_documented(name: str) -> None:
+    allowed = Environment.model_fields[name].description or ""
+    (row,) = [line for line in read("docs/settings.md").splitlines() if documents(line, name)]
+    bounds = {
+        number
+        for bound in re.findall(r"(\d+) to (\d+)|at most (\d+)", allowed)
+        for number in filter(None, bound)
+    }
+    assert bounds <= set(re.findall(r"\d+", row.split(" | ")[2].replace(",", "")))
+
+
+def documents(line: str, setting: str) -> bool:
+    return line.startswith("| `") and f"`{setting.upper()}`" in line.split(" | ", maxsplit=1)[0]
+
+
+def test_the_limits_that_a_client_meets_are_those_of_the_code() -> None:
+    page = read("docs/developers.md")
+    rows = dict(re.findall(r"(?m)^\| (.*?) \| (.*) \|$", page[page.index("## Limits") :]))
+    limits = {
+        "password": f"{PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX:,} characters",
+        "message": f"1 to {MESSAGE_CHARACTERS_MAX:,} characters",
+        "title": f"1 to {TITLE_CHARACTERS_MAX} characters",
+        "`Idempotency-Key`": f"1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} visible ASCII characters",
+        "`Prefer: wait=N`": f"up to {WAIT_SECONDS_MAX} seconds",
+        "`?limit=`": f"1 to {PAGE_MAX:,}",
+        "body": f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} KiB",
+    }
+    assert [what for what, limit in limits.items() if not rows[what].startswith(limit)] == []
+    least, most = re.findall(r"\d+", USERNAME_PATTERN.rpartition("{")[2])
+    assert rows["username"].startswith(f"{least} to {most} of ")
+
+
+def test_the_reasons_of_a_failure_are_the_same_on_both_pages() -> None:
+    events, page = read("docs/events.md"), read("docs/developers.md")
+    sentence = events[events.index("\n`reason` is") :].partition(".")[0]
+    table = page[page.index("### Why a message failed") :].partition("\n## ")[0]
+    assert re.findall(r"(?m)^\| `([a-z_]+)` \|", table)[1:] == re.findall(r"`(\w+)`", sentence)[1:]
 
 
 @pytest.mark.parametrize("topic", sorted(TOPICS))

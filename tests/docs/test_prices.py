@@ -115,6 +115,15 @@ def test_the_estimate_is_the_one_on_the_page() -> None:
     assert f"its UTF-8 bytes and {MARKER_TOKENS} for the markers" in PAGE
 
 
+def test_what_switches_usage_prices_on_are_the_prices_of_the_example() -> None:
+    exported = dict(re.findall(r"(?m)^    export (\w+)=(\S+)$", PAGE))
+    assert exported == {
+        "PRICING": "usage",
+        "PROMPT_PRICE_PER_1000": "30",
+        "COMPLETION_PRICE_PER_1000": "120",
+    }
+
+
 def test_every_reason_of_a_refund_is_on_the_page() -> None:
     events = (Path(__file__).resolve().parent.parent.parent / "docs" / "events.md").read_text()
     failures = re.findall(r"`(\w+)`", events[events.index("\n`reason` is") :].partition(".")[0])[1:]

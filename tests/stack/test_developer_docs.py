@@ -78,12 +78,12 @@ def blocks(language: str) -> list[Block]:
     ]
 
 
-def run(language: str, code: str, url: str) -> str:
+def run(language: str, code: str, url: str, **env: str) -> str:
     """What a program prints; it fails when the program does, or complains."""
     ran = subprocess.run(
         LANGUAGES[language].command,
         input=code,
-        env={"PATH": os.environ["PATH"], "CHATLEDGER_URL": url},
+        env={"PATH": os.environ["PATH"], "CHATLEDGER_URL": url, **env},
         capture_output=True,
         text=True,
         timeout=RUN_SECONDS,
@@ -137,12 +137,29 @@ def test_every_example_prints_what_the_page_says(service: EmbeddedService, langu
     page = blocks(language)
     mark = LANGUAGES[language].mark
 
-    outputs = run(language, "".join(f"{block.code}\n{mark}\n" for block in page), service.url)
+    code = "".join(f"{block.code}\n{mark}\n" for block in page)
+    outputs = run(language, code, service.url, CHATLEDGER_USER="alice")
 
     printed = outputs.split(MARK)[:-1]
     assert len(printed) == len(page)
     for block, output in zip(page, printed, strict=True):
         assert comparable(output) == comparable(block.expected), block.section
+
+
+def test_the_examples_can_be_run_again_and_beside_one_another(service: EmbeddedService) -> None:
+    for language in (*LANGUAGES, *LANGUAGES):
+        register = next(
+            block.code for block in blocks(language) if "/users/register/" in block.code
+        )
+        assert "4000" in run(language, register, service.url)
+    assert len(service.ledger().of("UserRegistered")) == 2 * len(LANGUAGES)
+
+
+@pytest.mark.parametrize("answer", ["", '{"status":503,"type":"/problems/store-unavailable/"}'])
+def test_the_shell_stops_sending_at_any_other_answer(answer: str) -> None:
+    spend = next(block.code for block in blocks("sh") if "# Spend" in block.code)
+    spend = spend[spend.index("# Spend") :]
+    assert run("sh", f"URL=\napi() {{ echo '{answer}'; }}\n{spend}", "").strip() == answer
 
 
 def test_every_block_is_in_a_language_that_is_run() -> None:

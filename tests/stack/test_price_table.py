@@ -211,8 +211,6 @@ ROWS = {
         status="cancelled",
         response=FIRST,
         deleted=True,
-        # What was said is void: the text is gone with the conversation.
-        restarts=1,
     ),
     "the deadline passes before the first text": Row(
         scripts=[hangs(after="before_headers")],

@@ -21,5 +21,6 @@ class Command(BaseCommand):
         checks.require_full_profile("run_worker")
         checks.require_keys(checks.BACKGROUND_KEYS)
         checks.require_ready_database()
+        checks.note_unused_settings()
         logger.info("worker starts with %d threads", settings.WORKER_THREADS)
         runtime.run_until_stopped(runtime.WORKER)

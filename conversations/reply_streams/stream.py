@@ -1,0 +1,96 @@
+"""One message's stream as a process has it: what was said, once, however many read it here."""
+
+import asyncio
+import threading
+
+from conversations.reply_streams import (
+    Closed,
+    Delta,
+    End,
+    Forgotten,
+    Item,
+    Restart,
+    Transcript,
+)
+
+
+class Stream:
+    """What was said of a message; its readers are woken, and read what is new to each of them."""
+
+    def __init__(self) -> None:
+        self.guard = threading.Lock()
+        self.transcript = Transcript()
+        self.readers: set[Reader] = set()
+        self.end: End | None = None
+        self.closed = False
+        self.forgotten = False
+
+    def take(self, item: Item) -> None:
+        """Add an item; only the end comes after `Closed`, and nothing after it or `Forgotten`."""
+        with self.guard:
+            if self.end is not None or self.forgotten:
+                return
+            if isinstance(item, End):
+                self.end = item
+            elif isinstance(item, Closed):
+                self.closed = True
+            elif isinstance(item, Forgotten):
+                self.forgotten = True
+                self.transcript = Transcript()
+            elif not self.closed:
+                self.transcript.take(item)
+            readers = list(self.readers)
+        for reader in readers:
+            reader.wake()
+
+    def items(self) -> list[Item]:
+        """What was said, in as few items as say it."""
+        with self.guard:
+            said: list[Item] = []
+            if self.transcript.characters:
+                said.append(self.transcript.delta(0))
+            if self.closed:
+                said.append(Closed())
+            if self.forgotten:
+                said.append(Forgotten())
+            return [*said, self.end] if self.end else said
+
+
+class Reader:
+    """One who reads a stream on an event loop.
+
+    At most one wake-up is on its way at a time: what is said meanwhile comes with it as one piece,
+    so that a reader costs by what it reads and not by how many pieces that came in.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.said: asyncio.Queue[Item] = asyncio.Queue()
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._attempt = 0
+        self._characters = 0
+        self._woken = False
+        self._ended = False
+
+    def wake(self) -> None:
+        """Have the news read soon; from any thread."""
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self.hear)
+
+    def hear(self) -> None:
+        """Put what is new into the queue."""
+        # Before it reads: what is said from here on wakes it again.
+        self._woken = False
+        with self._stream.guard:
+            transcript, end = self._stream.transcript, self._stream.end
+            if transcript.attempt > self._attempt:
+                self._attempt, self._characters = transcript.attempt, 0
+                self.said.put_nowait(Restart(self._attempt))
+            if transcript.attempt == self._attempt and transcript.characters > self._characters:
+                piece: Delta = transcript.delta(self._characters)
+                self._characters = transcript.characters
+                self.said.put_nowait(piece)
+        if end is not None and not self._ended:
+            self._ended = True
+            self.said.put_nowait(end)
