@@ -30,14 +30,16 @@ def enqueue(message_id: UUID) -> bool:
 
 
 @asynccontextmanager
-async def following(message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
-    """All that is said of a message's response, from its beginning to its end.
+async def following(
+    message_id: UUID, *, only_end: bool = False
+) -> AsyncIterator[asyncio.Queue[Item]]:
+    """All that is said of a message's response, from its beginning to its end, or only that.
 
     What comes may be late, double or lost, as in `ReplyStreams.follow`, but the end comes: if not
     from the stream, then from the log a second later.
     """
     look = _look_of_this_loop()
-    async with reply_streams().follow(message_id) as said:
+    async with reply_streams().follow(message_id, only_end=only_end) as said:
         look.add(message_id, said)
         try:
             yield said
@@ -92,11 +94,10 @@ def _stopping() -> asyncio.Future[None]:
 
 
 async def _end(message_id: UUID) -> Ended:
-    async with following(message_id) as said:
-        while True:
-            item = await said.get()
-            if isinstance(item, End):
-                return item.ended
+    async with following(message_id, only_end=True) as said:
+        while not isinstance(item := await said.get(), End):
+            pass
+    return item.ended
 
 
 class _Look:

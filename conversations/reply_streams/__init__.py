@@ -83,11 +83,13 @@ class ReplyStreams(Protocol):
         """
         ...
 
-    def follow(self, message_id: UUID) -> AbstractAsyncContextManager[asyncio.Queue[Item]]:
+    def follow(
+        self, message_id: UUID, *, only_end: bool = False
+    ) -> AbstractAsyncContextManager[asyncio.Queue[Item]]:
         """Have the stream's items put into a queue of the event loop: what is there and what comes.
 
         An item may come twice, and what comes may overtake what is there; a `Transcript` puts them
-        in order.
+        in order. With `only_end` nothing but the end comes.
         """
         ...
 

@@ -47,9 +47,11 @@ class MemoryReplyStreams:
             self._stream(message_id, silent_seconds_max()).take(Forgotten())
 
     @asynccontextmanager
-    async def follow(self, message_id: UUID) -> AsyncIterator[Queue[Item]]:
+    async def follow(
+        self, message_id: UUID, *, only_end: bool = False
+    ) -> AsyncIterator[Queue[Item]]:
         stream = self._stream(message_id, silent_seconds_max())
-        reader = Reader(stream)
+        reader = Reader(stream, only_end=only_end)
         with stream.guard:
             stream.readers.add(reader)
         try:

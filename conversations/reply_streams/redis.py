@@ -109,9 +109,11 @@ class RedisReplyStreams:
             raise ReplyStreamsUnavailable(str(error)) from error
 
     @asynccontextmanager
-    async def follow(self, message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
+    async def follow(
+        self, message_id: UUID, *, only_end: bool = False
+    ) -> AsyncIterator[asyncio.Queue[Item]]:
         hub, channel = self._hub_of_this_loop(), _channel(message_id)
-        reader = hub.add(channel)
+        reader = hub.add(channel, only_end=only_end)
         try:
             try:
                 await hub.catch_up(channel)
@@ -236,10 +238,10 @@ class _Hub:
         self._channels = redis.asyncio.Redis.from_url(url, **options)
         self._listening = loop.create_task(self._listen())
 
-    def add(self, channel: str) -> Reader:
+    def add(self, channel: str, *, only_end: bool = False) -> Reader:
         """A reader of what is said from now on; `catch_up` gives it what was said before."""
         stream = self._followed.setdefault(channel, Stream())
-        reader = Reader(stream)
+        reader = Reader(stream, only_end=only_end)
         stream.readers.add(reader)
         reader.hear()
         return reader

@@ -5,7 +5,6 @@ import threading
 
 from conversations.reply_streams import (
     Closed,
-    Delta,
     End,
     Forgotten,
     Item,
@@ -39,7 +38,8 @@ class Stream:
                 self.transcript = Transcript()
             elif not self.closed:
                 self.transcript.take(item)
-            readers = list(self.readers)
+            # Most wait for the end, and need not be woken for what comes before it.
+            readers = [each for each in self.readers if self.end or not each.only_end]
         for reader in readers:
             reader.wake()
 
@@ -63,7 +63,8 @@ class Reader:
     so that a reader costs by what it reads and not by how many pieces that came in.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, only_end: bool) -> None:
+        self.only_end = only_end
         self.said: asyncio.Queue[Item] = asyncio.Queue()
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -84,13 +85,16 @@ class Reader:
         self._woken = False
         with self._stream.guard:
             transcript, end = self._stream.transcript, self._stream.end
-            if transcript.attempt > self._attempt:
-                self._attempt, self._characters = transcript.attempt, 0
-                self.said.put_nowait(Restart(self._attempt))
-            if transcript.attempt == self._attempt and transcript.characters > self._characters:
-                piece: Delta = transcript.delta(self._characters)
-                self._characters = transcript.characters
-                self.said.put_nowait(piece)
+            if not self.only_end:
+                self._catch_up(transcript)
         if end is not None and not self._ended:
             self._ended = True
             self.said.put_nowait(end)
+
+    def _catch_up(self, transcript: Transcript) -> None:
+        if transcript.attempt > self._attempt:
+            self._attempt, self._characters = transcript.attempt, 0
+            self.said.put_nowait(Restart(self._attempt))
+        if transcript.attempt == self._attempt and transcript.characters > self._characters:
+            self.said.put_nowait(transcript.delta(self._characters))
+            self._characters = transcript.characters
