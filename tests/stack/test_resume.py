@@ -24,7 +24,7 @@ from tests.stack.client import User
 from tests.stack.following import Follower, Parser
 from tests.stack.services import EmbeddedService, FullService, Service, make_service, wait_for
 
-RESUMES = int(os.environ.get("CHATLEDGER_RESUMES", "200"))
+RESUMES = int(os.environ.get("CHATLEDGER_RESUMES", "80"))
 SEED = 20_261_122
 #: Streams that are followed at once: what a worker takes at once, less some.
 AT_ONCE = 50
