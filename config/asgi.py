@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import string
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import django
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
-from django.http import StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
 
@@ -43,9 +44,8 @@ class Requests(ASGIHandler):
         scope = {**scope, "headers": [_plain(*header) for header in scope["headers"]]}
         body = await _read_or_give_up(receive)
         if body is None:
-            if _stopping:
-                await send(_STOPPING)
-                await send(_LAST)
+            if _stopping.is_set():
+                await self._answer_stopping(scope, send)
             return
         if not scope["query_string"].isascii():
             # Raw bytes have no place in a query; quoted, they are a value like any other.
@@ -65,6 +65,19 @@ class Requests(ASGIHandler):
         else:
             await self.send_response(response, send)
 
+    async def _answer_stopping(self, scope: Scope, send: Send) -> None:
+        """Say that this process stops, to who has not finished its request."""
+        from config import problems
+        from config.middleware import RequestIdMiddleware
+
+        async def stopping(request: HttpRequest) -> HttpResponseBase:
+            headers = {"Connection": "close"}
+            return problems.problem_response(request, problems.STOPPING, headers=headers)
+
+        request, refusal = self.create_request(scope, io.BytesIO())
+        answer = await RequestIdMiddleware(stopping)(request) if request else refusal
+        await self.send_response(answer or HttpResponseBadRequest(), send)
+
 
 async def _stream(
     response: StreamingHttpResponse, receive: Receive, send: Send, *, headers_only: bool
@@ -77,7 +90,7 @@ async def _stream(
     sending = asyncio.create_task(_send_parts(() if headers_only else parts, send))
     leaving = asyncio.create_task(_gone(receive))
     _streams.add(sending)
-    if _stopping:
+    if _stopping.is_set():
         sending.cancel()
     try:
         await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -101,15 +114,14 @@ def cut_streams() -> None:
 
     The streams' clients come back with their last id, to another process or to the next one here.
     """
-    global _stopping  # noqa: PLW0603 (a process stops once)
-    _stopping = True
+    _stopping.set()
     for task in (*_streams, *_readings):
         task.cancel()
 
 
 _streams: set[asyncio.Task[None]] = set()
-_readings: set[asyncio.Task[bytes | None]] = set()
-_stopping = False
+_readings: set[asyncio.Task[Any]] = set()
+_stopping = threading.Event()
 
 
 async def _send_parts(parts: Any, send: Send) -> None:
@@ -124,11 +136,6 @@ async def _send_parts(parts: Any, send: Send) -> None:
     await send(_LAST)
 
 
-_STOPPING: Message = {
-    "type": "http.response.start",
-    "status": 503,
-    "headers": [(b"content-length", b"0"), (b"connection", b"close")],
-}
 _LAST: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -184,18 +191,19 @@ async def _live(receive: Receive, send: Send) -> None:
 
 async def _read_or_give_up(receive: Receive) -> bytes | None:
     """Return the body; None if the client has gone, or if this process stops meanwhile."""
-    first = await receive()
-    if first["type"] == "http.request" and not first.get("more_body", False):
-        # Nearly all come in one piece.
-        return bytes(first.get("body", b""))
-    reading = asyncio.create_task(_read_body(first, receive))
-    _readings.add(reading)
+    me = asyncio.current_task()
+    if _stopping.is_set() or me is None:
+        return None
+    _readings.add(me)
     try:
-        await asyncio.wait((reading,))
+        return await _read_body(await receive(), receive)
+    except asyncio.CancelledError:
+        if not _stopping.is_set():
+            raise
+        me.uncancel()
+        return None
     finally:
-        _readings.discard(reading)
-        reading.cancel()
-    return None if reading.cancelled() else reading.result()
+        _readings.discard(me)
 
 
 async def _read_body(message: Message, receive: Receive) -> bytes | None:

@@ -168,6 +168,13 @@ STORE_UNAVAILABLE = Problem(
     "The database is away for the moment. What was to be written may or may not have been.",
     "Try again after Retry-After. Repeat a message with its Idempotency-Key: it costs once.",
 )
+STOPPING = Problem(
+    "stopping",
+    503,
+    "This process stops",
+    "It was told to stop before the request was complete. Nothing was written.",
+    "Send the request again after Retry-After: to another process, or to the next one here.",
+)
 READ_MODEL_BEHIND = Problem(
     "read-model-behind",
     503,

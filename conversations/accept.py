@@ -31,9 +31,14 @@ def _qualities(header: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for each in header.lower().split(","):
         name, *parameters = (part.strip(" \t") for part in each.split(";"))
-        weights = [match for match in map(_WEIGHT.fullmatch, parameters) if match]
-        found.setdefault(name, float(weights[0]["weight"]) if weights else 1.0)
+        weights = [part[2:] for part in parameters if part.startswith("q=")]
+        found.setdefault(name, _weight(weights[0]) if weights else 1.0)
     return found
 
 
-_WEIGHT = re.compile(r"q=(?P<weight>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+def _weight(written: str) -> float:
+    """A weight between 0 and 1; what is none is no wish."""
+    return min(1.0, float(written)) if _NUMBER.fullmatch(written) else 0.0
+
+
+_NUMBER = re.compile(r"[0-9]{0,9}\.?[0-9]{1,9}|[0-9]{1,9}\.")

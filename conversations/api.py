@@ -227,7 +227,9 @@ async def _send(
         if row is None:
             raise commands.MessageDeleted
         return Status(200, schemas.Message.model_validate(row))
-    return Status(201, schemas.Sent(response=end.response or ""))
+    if end.response is None:
+        raise commands.MessageDeleted
+    return Status(201, schemas.Sent(response=end.response))
 
 
 def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:

@@ -10,7 +10,6 @@ from uuid import UUID
 from conversations.reply_streams import (
     KEPT_SECONDS,
     Closed,
-    End,
     Forgotten,
     Item,
     silent_seconds_max,
@@ -18,67 +17,75 @@ from conversations.reply_streams import (
 from conversations.reply_streams.stream import Reader, Stream
 
 
+class _Kept(Stream):
+    """A stream, and until when it is kept."""
+
+    expires_at = 0.0
+
+
 class MemoryReplyStreams:
     """A stream a message, until it expires."""
 
     def __init__(self) -> None:
+        # Held around every change, so that nobody adds to a stream that another drops.
         self._guard = threading.Lock()
-        self._streams: dict[UUID, Stream] = {}
-        self._expires_at: dict[UUID, float] = {}
+        self._streams: dict[UUID, _Kept] = {}
         self._swept_at = time.monotonic()
 
     def publish(self, message_id: UUID, *items: Item) -> None:
-        ended = isinstance(items[-1], End)
-        stream = self._stream(message_id, KEPT_SECONDS if ended else silent_seconds_max())
-        for item in items:
-            stream.take(item)
+        with self._guard:
+            stream = self._stream(message_id)
+            for item in items:
+                stream.take(item)
 
     def close(self, message_id: UUID) -> Sequence[Item]:
-        stream = self._stream(message_id, silent_seconds_max())
-        said = stream.items()
-        stream.take(Closed())
-        return said
+        with self._guard:
+            stream = self._stream(message_id)
+            said = stream.items()
+            stream.take(Closed())
+            return said
 
     def forget(self, message_ids: Iterable[UUID]) -> None:
-        for message_id in message_ids:
-            # In place of the one that is forgotten, whose readers have yet to hear its end.
-            with self._guard:
+        with self._guard:
+            for message_id in message_ids:
+                # In place of the one that is forgotten, whose readers have yet to hear its end.
                 self._streams.pop(message_id, None)
-            self._stream(message_id, silent_seconds_max()).take(Forgotten())
+                self._stream(message_id).take(Forgotten())
 
     @asynccontextmanager
     async def follow(
         self, message_id: UUID, *, only_end: bool = False
     ) -> AsyncIterator[Queue[Item]]:
-        stream = self._stream(message_id, silent_seconds_max())
-        reader = Reader(stream, only_end=only_end)
-        with stream.guard:
+        with self._guard:
+            stream = self._stream(message_id)
+            reader = Reader(stream, only_end=only_end)
             stream.readers.add(reader)
         try:
             reader.hear()
             yield reader.said
         finally:
-            with stream.guard:
-                stream.readers.discard(reader)
             with self._guard:
-                if not stream.readers and not stream.items():
-                    self._drop(message_id)
+                stream.readers.discard(reader)
+                is_empty = not stream.readers and not stream.items()
+                if is_empty and self._streams.get(message_id) is stream:
+                    del self._streams[message_id]
 
-    def _stream(self, message_id: UUID, kept_seconds: float) -> Stream:
+    def _stream(self, message_id: UUID) -> _Kept:
         now = time.monotonic()
-        with self._guard:
-            self._sweep(now)
-            self._expires_at[message_id] = now + kept_seconds
-            return self._streams.setdefault(message_id, Stream())
+        self._sweep(now)
+        stream = self._streams.setdefault(message_id, _Kept())
+        if stream.end is None:
+            stream.expires_at = now + silent_seconds_max()
+        return stream
 
     def _sweep(self, now: float) -> None:
         """Drop what has expired, once a second at most."""
-        if now - self._swept_at >= 1.0:
-            self._swept_at = now
-            for message_id, expires_at in list(self._expires_at.items()):
-                if expires_at < now and not self._streams[message_id].readers:
-                    self._drop(message_id)
-
-    def _drop(self, message_id: UUID) -> None:
-        self._streams.pop(message_id, None)
-        self._expires_at.pop(message_id, None)
+        if now - self._swept_at < 1.0:
+            return
+        self._swept_at = now
+        for message_id, stream in list(self._streams.items()):
+            if stream.end is not None:
+                # From when the end was first seen here, which is soon enough.
+                stream.expires_at = min(stream.expires_at, now + KEPT_SECONDS)
+            if stream.expires_at < now and not stream.readers:
+                del self._streams[message_id]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 
 from conversations.reply_streams import (
     Closed,
@@ -77,7 +78,9 @@ class Reader:
         """Have the news read soon; from any thread."""
         if not self._woken:
             self._woken = True
-            self._loop.call_soon_threadsafe(self.hear)
+            # A loop that is closed has no readers any more.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.hear)
 
     def hear(self) -> None:
         """Put what is new into the queue."""

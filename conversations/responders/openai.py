@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -42,7 +43,8 @@ PROBE_SECONDS = 10.0
 CAUSE_CHARACTERS_MAX = 500
 
 #: What of an error is looked at, and what in it counts as a quotation of the conversation.
-QUOTED_CHARACTERS_MAX = 4_000
+QUOTED_CHARACTERS_MAX = 1_000
+SAID_CHARACTERS_MAX = 20_000
 QUOTED_RUN = 12
 QUOTED = "[…]"
 
@@ -133,7 +135,13 @@ class _Call:
                 await asyncio.sleep(pause)
 
     def _cause(self, text: str) -> str:
-        said = [each["content"] for each in self.messages if each["role"] != "system"]
+        said: list[str] = []
+        room = SAID_CHARACTERS_MAX
+        # The latest first: that is what most servers complain of.
+        for message in reversed(self.messages):
+            if message["role"] != "system" and room > 0:
+                said.append(message["content"][:room])
+                room -= len(message["content"])
         return _cause(without(text[:QUOTED_CHARACTERS_MAX], said))
 
     async def _attempt(self, limit_name: str, deadline: float) -> Usage | None:
@@ -143,6 +151,10 @@ class _Call:
             async with asyncio.timeout(settings.OPENAI_FIRST_BYTE_SECONDS) as patience:
                 await stream.read(await self._open(limit_name), patience, deadline)
             failure = AttemptFailed(f"half a stream ({stream.kind})", again=False)
+        except ResponderFailed:
+            # It has more bytes or lines than a response can have.
+            if stream.finish_reason is None:
+                raise
         except _ATTEMPT_ERRORS as error:
             failure = _failure(error, stream, limit_name)
         # Whatever may come behind the end of the text, the text is there.
@@ -264,24 +276,29 @@ def _cause(text: str) -> str:
 def without(text: str, said: Sequence[str]) -> str:
     """A text without what it quotes of others: many servers repeat what they were asked.
 
-    Runs of `QUOTED_RUN` characters and more are left out, and shorter ones that are all of it.
+    Runs of `QUOTED_RUN` characters and more are left out, and shorter ones that are all of it, as
+    they are and as JSON and Python write them.
     """
-    for short in sorted({each for each in said if 4 <= len(each) < QUOTED_RUN}, key=len):
-        text = text.replace(short, QUOTED)
-    private = "\n".join([*said, *(json.dumps(each) for each in said)])
-    kept: list[str] = []
-    start = 0
-    while start < len(text):
-        end = start + QUOTED_RUN
-        if end > len(text) or text[start:end] not in private:
-            kept.append(text[start])
-            start += 1
-            continue
-        while end < len(text) and text[start : end + 1] in private:
-            end += 1
-        kept.append(QUOTED)
-        start = end
-    return "".join(kept)
+    kept = _without_runs(text, said)
+    for short in sorted({each for each in said if 4 <= len(each) < QUOTED_RUN}, key=len)[::-1]:
+        kept = kept.replace(short, QUOTED)
+    return kept
+
+
+def _without_runs(text: str, said: Sequence[str]) -> str:
+    """One walk through what was said, with the text's runs at hand; both are bounded."""
+    places: dict[str, list[int]] = {}
+    for start in range(len(text) - QUOTED_RUN + 1):
+        places.setdefault(text[start : start + QUOTED_RUN], []).append(start)
+    quoted: set[int] = set()
+    for each in said:
+        written = {each, json.dumps(each), json.dumps(each, ensure_ascii=False), repr(each)}
+        for form in written if places else ():
+            for start in range(len(form) - QUOTED_RUN + 1):
+                for place in places.get(form[start : start + QUOTED_RUN], ()):
+                    quoted.update(range(place, place + QUOTED_RUN))
+    runs = groupby(range(len(text)), key=quoted.__contains__)
+    return "".join(QUOTED if hidden else "".join(text[i] for i in run) for hidden, run in runs)
 
 
 def probe() -> None:

@@ -1,6 +1,7 @@
 """The handler of requests: how much of a body it reads, and a client that has gone."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_a_client_that_goes_closes_its_stream() -> None:
 
 
 def test_a_server_that_stops_ends_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "_stopping", False)
+    monkeypatch.setattr(asgi, "_stopping", threading.Event())
 
     async def story() -> None:
         parts, connection = Parts(b"one"), Connection()
@@ -197,7 +198,7 @@ def test_a_server_that_stops_ends_its_streams(monkeypatch: pytest.MonkeyPatch) -
 def test_a_server_that_stops_does_not_wait_for_who_takes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asgi, "_stopping", False)
+    monkeypatch.setattr(asgi, "_stopping", threading.Event())
     monkeypatch.setattr(asgi, "CUT_SECONDS_MAX", 0.05)
 
     async def story() -> None:

@@ -998,9 +998,20 @@ def test_who_asks_no_upstream_does_not_import_the_library(
         ('invalid: "caf\\u00e9 au lait, twice"', "invalid: […]"),
         ("you said canary, did you", "you said […], did you"),
         ("my secret is short", "my secret is short"),
+        ("invalid: hello bob42 is not ok", "invalid: […] is not ok"),
+        ("bad request: his hi five is abc123", "bad request: […]"),
+        ("Error 422 - [{'input': 'żółw:\\nkot12\\nkoń 4711'}]", "Error 422 - [{'input': […]}]"),
         ("", ""),
     ],
 )
 def test_what_an_error_quotes_of_a_conversation_is_left_out(text: str, kept: str) -> None:
-    said = ["my secret diary of 1999", "café au lait, twice", "canary", "hi"]
+    said = ["my secret diary of 1999", "café au lait, twice", "canary", "hi", "hello"]
+    said += ["hello bob42", "five", "his hi five is abc123", "żółw:\nkot12\nkoń 4711"]
     assert openai.without(text, said) == kept
+
+
+def test_leaving_quotations_out_takes_no_time_worth_the_name() -> None:
+    text = ("a" * 11 + "c") * (openai.QUOTED_CHARACTERS_MAX // 12)
+    began = time.perf_counter()
+    openai.without(text, ["a" * openai.SAID_CHARACTERS_MAX])
+    assert time.perf_counter() - began < 0.5

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from conversations.ends import Ended
 from conversations.reply_streams import (
+    KEPT_SECONDS,
     Closed,
     Delta,
     End,
@@ -23,6 +25,7 @@ from conversations.reply_streams import (
     memory,
     redis,
     reply_streams,
+    silent_seconds_max,
 )
 from eventstore.redis_client import redis_client
 
@@ -333,3 +336,74 @@ def test_a_cut_connection_costs_no_reader_its_end(streams: ReplyStreams) -> None
         return await asyncio.gather(*readers)
 
     assert asyncio.run(story()) == [Heard("", 0, 0, END)] * len(messages)
+
+
+class Clock:
+    """A steady clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(memory, "time", clock)
+    return clock
+
+
+def test_what_has_expired_in_memory_can_be_forgotten(clock: Clock) -> None:
+    streams = memory.MemoryReplyStreams()
+    ended, other = uuid4(), uuid4()
+    streams.publish(ended, Delta(1, 0, "Hi"), END)
+    clock.now += KEPT_SECONDS + 1
+    streams.forget([ended])
+    clock.now += 1.1
+    streams.publish(other, Delta(1, 0, "Hi"))
+    assert streams.close(ended) == [Forgotten()]
+    clock.now += silent_seconds_max() + 1
+    streams.publish(other, END)
+    assert ended not in streams._streams
+
+
+def test_an_ended_stream_in_memory_is_kept_for_a_minute_whoever_comes(clock: Clock) -> None:
+    streams = memory.MemoryReplyStreams()
+    ended, other = uuid4(), uuid4()
+    streams.publish(ended, Delta(1, 0, "Hi"), END)
+    for _ in range(KEPT_SECONDS - 5):
+        clock.now += 1.1
+        streams.publish(other, Delta(1, 0, "x"))
+        if clock.now < 1_000 + KEPT_SECONDS - 2:
+            assert asyncio.run(read(streams, ended)).end == END
+    clock.now += 10
+    streams.publish(other, Delta(1, 0, "x"))
+    assert ended not in streams._streams
+
+
+def test_a_reader_that_leaves_drops_no_stream_but_its_own(clock: Clock) -> None:
+    streams = memory.MemoryReplyStreams()
+    message_id = uuid4()
+
+    async def story() -> None:
+        async with streams.follow(message_id):
+            streams.forget([message_id])
+        streams.publish(message_id, Delta(1, 0, "secret"))
+
+    asyncio.run(story())
+    assert streams.close(message_id) == [Forgotten()]
+
+
+def test_a_loop_that_is_closed_keeps_nobody_from_publishing() -> None:
+    streams = memory.MemoryReplyStreams()
+    message_id = uuid4()
+    following = streams.follow(message_id)
+    asyncio.run(_enter(following))
+    streams.publish(message_id, Delta(1, 0, "Hi"), END)
+    assert streams.close(message_id) == [Delta(1, 0, "Hi"), END]
+
+
+async def _enter(following: AbstractAsyncContextManager[object]) -> None:
+    await following.__aenter__()
