@@ -22,7 +22,7 @@ import uvloop
 from benchmarks.caller import Caller, milliseconds
 from benchmarks.stream_client import Reading, post, read, send
 from benchmarks.streaming_stack import streaming_stack
-from devstack.model_server import MODEL
+from devstack.model_scripts import MODEL
 
 ASKED_ADDED_SECONDS = 0.005
 THINKING_SECONDS = 0.05

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devstack.application import PROJECT, clean_environment
-from devstack.model_server import MODEL
+from devstack.model_scripts import MODEL
 from devstack.processes import LOOPBACK, Child, free_port, wait_until_ready, why_not_free
 from devstack.stack import Stack
 

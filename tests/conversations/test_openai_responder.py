@@ -37,9 +37,8 @@ from conversations.responders import (
 )
 from conversations.responders.completion import Text, joined
 from conversations.responders.openai import OpenAiResponder, probe, retry_after_seconds
-from devstack.model_server import (
+from devstack.model_scripts import (
     MODEL,
-    ModelServer,
     Point,
     Script,
     breaks_off,
@@ -53,6 +52,7 @@ from devstack.model_server import (
     surrogates,
     trickles,
 )
+from devstack.model_server import ModelServer
 from devstack.processes import free_port
 from tests.config.processes import FULL, environment
 

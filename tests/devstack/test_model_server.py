@@ -15,10 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from devstack.model_server import (
+from devstack.model_scripts import (
     TALE,
-    THREAD_NAME,
-    ModelServer,
     Script,
     breaks_off,
     floods,
@@ -31,6 +29,7 @@ from devstack.model_server import (
     surrogates,
     trickles,
 )
+from devstack.model_server import THREAD_NAME, ModelServer
 
 PROJECT = Path(__file__).parents[2]
 KEY = "sk-made-up"

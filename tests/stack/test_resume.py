@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from devstack.model_server import TALE, ModelServer, hangs, says
+from devstack.model_scripts import TALE, hangs, says
+from devstack.model_server import ModelServer
 from tests.stack.client import User
 from tests.stack.following import Follower, Parser
 from tests.stack.services import EmbeddedService, FullService, Service, make_service, wait_for

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from devstack.model_server import MODEL, ModelServer, hangs
+from devstack.model_scripts import MODEL, hangs
+from devstack.model_server import ModelServer
 from tests.stack.services import EmbeddedService, wait_for
 
 #: Less than what a container engine waits before it kills.
