@@ -9,12 +9,12 @@ from uuid import UUID
 from eventstore.clock import to_datetime
 from eventstore.keys import read_texts
 from eventstore.reading import as_uuid, id_parameter
-from projections.queries.errors import ReadModelParked, UnknownCursor
+from projections.queries.errors import UnknownCursor
 from projections.queries.parked import (
     ANY,
     ERROR,
     LOOKED_UP_MAX,
-    owner_by_the_log,
+    is_own,
     refuse,
     refuse_if_of,
 )
@@ -44,15 +44,9 @@ def own_conversation(user_id: UUID, conversation_id: UUID) -> Row | None:
     if row is None:
         return None
     owner, title, created_at, error = row
-    if owner is not None:
-        owner = as_uuid(owner)
-    elif error is not None:
-        owner = owner_by_the_log(conversation_id)
-    if owner != user_id:
-        return None
-    if error is not None:
-        raise ReadModelParked("conversations", conversation_id, error)
-    return conversation_id, title, created_at
+    if is_own(user_id, owner, error, projection="conversations", stream_id=conversation_id):
+        return conversation_id, title, created_at
+    return None
 
 
 def list_conversations(user_id: UUID, after: UUID | None, limit: int) -> list[ConversationRow]:

@@ -10,12 +10,12 @@ from eventstore.keys import read_texts
 from eventstore.reading import as_uuid, id_parameter
 from projections.history import SENT
 from projections.queries.conversations import POSITION_MAX, own_conversation
-from projections.queries.errors import ReadModelParked, UnknownCursor
+from projections.queries.errors import UnknownCursor
 from projections.queries.parked import (
     ANY,
     ERROR,
     LOOKED_UP_MAX,
-    owner_by_the_log,
+    is_own,
     refuse,
     refuse_if_of,
 )
@@ -55,15 +55,9 @@ def message(user_id: UUID, message_id: UUID) -> MessageRow | None:
     if row is None:
         return None
     owner, error, *columns = row
-    if owner is not None:
-        owner = as_uuid(owner)
-    elif error is not None:
-        owner = owner_by_the_log(message_id)
-    if owner != user_id:
-        return None
-    if error is not None:
-        raise ReadModelParked("history", message_id, error)
-    return _messages([tuple(columns)])[0]
+    if is_own(user_id, owner, error, projection="history", stream_id=message_id):
+        return _messages([tuple(columns)])[0]
+    return None
 
 
 def messages(

@@ -1,6 +1,7 @@
 """Parked streams, as far as queries have to know: what would be shown from one is not shown."""
 
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
 from eventstore.reading import as_uuid, read_events, read_stream
@@ -21,6 +22,24 @@ ERROR = """
 ANY = """
 EXISTS (SELECT 1 FROM projections_parked parked
  WHERE parked.projection = pointer.name AND parked.generation = pointer.generation)"""
+
+
+def is_own(
+    user_id: UUID, owner: Any, error: str | None, *, projection: str, stream_id: UUID
+) -> bool:
+    """Whether what a read model shows of a stream is the user's own; `owner` is as its row says.
+
+    Raises `ReadModelParked` when it is, and is parked.
+    """
+    if owner is not None:
+        owner = as_uuid(owner)
+    elif error is not None:
+        owner = owner_by_the_log(stream_id)
+    if owner != user_id:
+        return False
+    if error is not None:
+        raise ReadModelParked(projection, stream_id, error)
+    return True
 
 
 def owner_by_the_log(stream_id: UUID) -> UUID | None:
