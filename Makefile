@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
-SOURCES := accounts benchmarks config conversations devstack eventstore manage.py projections tests
+SOURCES := accounts audit benchmarks config conversations devstack eventstore examples manage.py \
+	privacy projections tests
 
 .DEFAULT_GOAL := help
 

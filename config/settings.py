@@ -36,6 +36,8 @@ if environment.jwt_signing_key:
     JWT_SIGNING_KEY = decode_key(environment.jwt_signing_key.get_secret_value())
 if environment.data_key:
     DATA_KEY = decode_key(environment.data_key.get_secret_value())
+if environment.seal_key:
+    SEAL_KEY = decode_key(environment.seal_key.get_secret_value())
 JWT_SIGNING_KEYS_PREVIOUS = tuple(
     decode_key(key.get_secret_value()) for key in environment.jwt_signing_keys_previous
 )
@@ -134,7 +136,16 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-INSTALLED_APPS = ["ninja", "config", "eventstore", "accounts", "conversations", "projections"]
+INSTALLED_APPS = [
+    "ninja",
+    "config",
+    "eventstore",
+    "projections",
+    "accounts",
+    "conversations",
+    "privacy",
+    "audit",
+]
 # Middleware that is not asynchronous through and through costs a thread hop a request.
 MIDDLEWARE = ["config.middleware.RequestIdMiddleware"]
 ROOT_URLCONF = "config.urls"

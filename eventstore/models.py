@@ -1,4 +1,4 @@
-"""The tables of the log: events, snapshots and data keys. Nothing else in them is ever updated."""
+"""The tables of the log: events, snapshots, data keys, and the seals over the events."""
 
 from django.db import models
 
@@ -59,7 +59,7 @@ class DataKey(models.Model):
     """
 
     id = models.UUIDField(primary_key=True)
-    wrapped_by = models.UUIDField(null=True)
+    wrapped_by = models.UUIDField(null=True, db_index=True)
     wrapped = models.BinaryField(null=True)
 
     class Meta:
@@ -67,3 +67,56 @@ class DataKey(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class Destruction(models.Model):
+    """A key that was destroyed, until the file of erasures names it and no file of the database
+    holds its bytes any more. `key_id` is the user's id, or that of one of their conversations.
+    """
+
+    key_id = models.UUIDField(primary_key=True)
+    user_id = models.UUIDField()
+    at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "eventstore_destruction"
+
+    def __str__(self) -> str:
+        return str(self.key_id)
+
+
+class CheckpointRecord(models.Model):
+    """A seal over the events from `first` to `last`, both included; see `eventstore.seals`.
+
+    Numbered from 1 without a gap. `leaves` holds the leaf hashes, 32 bytes each, in the order of
+    the positions. `previous` is the hash of the checkpoint before, 32 zero bytes for the first.
+    """
+
+    number = models.BigIntegerField(primary_key=True)
+    first = models.BigIntegerField(unique=True)
+    last = models.BigIntegerField(unique=True)
+    root = models.BinaryField()
+    leaves = models.BinaryField()
+    previous = models.BinaryField()
+    at = models.BigIntegerField()
+    key_id = models.TextField()
+    signature = models.BinaryField()
+
+    class Meta:
+        db_table = "eventstore_checkpoint"
+
+    def __str__(self) -> str:
+        return f"{self.number}: {self.first} to {self.last}"
+
+
+class SealKey(models.Model):
+    """A public key that checkpoints were signed with; `id` is made from the key itself."""
+
+    id = models.TextField(primary_key=True)
+    public_key = models.BinaryField()
+
+    class Meta:
+        db_table = "eventstore_sealkey"
+
+    def __str__(self) -> str:
+        return self.id

@@ -90,6 +90,38 @@ class Balance(models.Model):
         return f"{self.user_id}: {self.amount}"
 
 
+class StatementEntry(models.Model):
+    """A line of a user's statement; `entry` counts within the account, from 1.
+
+    `balance` is the one after it. `reason` is the text that came with a grant, `code` the reason of
+    a refund.
+    """
+
+    pk = models.CompositePrimaryKey("generation", "position")
+    generation = models.IntegerField()
+    position = models.BigIntegerField()
+    user_id = models.UUIDField()
+    entry = models.BigIntegerField()
+    at = models.BigIntegerField()
+    kind = models.CharField(max_length=20)
+    amount = models.BigIntegerField()
+    balance = models.BigIntegerField()
+    message_id = models.UUIDField(null=True)
+    reason = models.BinaryField(null=True)
+    code = models.TextField(null=True)  # noqa: DJ001 (null unless it is a refund)
+
+    class Meta:
+        db_table = "projections_statement"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["generation", "user_id", "entry"], name="statement_in_order"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.entry}: {self.kind} {self.amount}"
+
+
 class Conversation(models.Model):
     """A conversation; `position` is where it started, `active` where something was last said."""
 

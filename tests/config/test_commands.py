@@ -21,7 +21,7 @@ from config.keyfile import new_key, read_keys
 from tests.config.processes import FULL, environment, manage, running, the_line
 
 SOURCES = (
-    *("accounts", "config", "conversations", "eventstore", "projections"),
+    *("accounts", "audit", "config", "conversations", "eventstore", "privacy", "projections"),
     *("manage.py", "openapi.json"),
 )
 

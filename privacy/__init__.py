@@ -1,0 +1,1 @@
+"""What a user may ask for beyond their account: their data, and to be forgotten."""
