@@ -13,6 +13,7 @@ from ninja import P, QueryEx, Router, Status
 from ninja.security import HttpBearer
 
 from accounts import commands, schemas
+from accounts.domain import STAFF
 from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
 from eventstore.cause import Cause
 from eventstore.database import guarded, in_thread
@@ -38,6 +39,10 @@ class InvalidJwt(Exception):
     """The request brings a JWT that is not good, or not good any more."""
 
 
+class NotStaff(Exception):
+    """The caller is no member of staff."""
+
+
 class NotShownYet(Exception):
     """The read model does not show yet what the log holds."""
 
@@ -59,6 +64,16 @@ class BearerJwt(HttpBearer):
         caller = await in_thread(authenticate_jwt, token) if len(token) <= JWT_BYTES_MAX else None
         if caller is None:
             raise InvalidJwt
+        return caller
+
+
+class StaffJwt(BearerJwt):
+    """The same for what only staff may do; raises `NotStaff` for all others."""
+
+    async def authenticate(self, request: HttpRequest, token: str) -> Caller:
+        caller = await super().authenticate(request, token)
+        if caller.role != STAFF:
+            raise NotStaff
         return caller
 
 

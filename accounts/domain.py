@@ -7,6 +7,9 @@ from uuid import UUID
 
 from eventstore.domain import Aggregate, AggregateSnapshot, Created, Event, Refused
 
+#: The two roles. Everybody begins as a member.
+MEMBER, STAFF = ROLES = ("member", "staff")
+
 
 class InsufficientTokens(Refused):
     """The balance is smaller than the price."""

@@ -39,6 +39,11 @@ class Caller:
         """The caller as the log names it."""
         return f"user:{self.user_id}"
 
+    @property
+    def staff_actor(self) -> str:
+        """The caller as the log names it for what only staff may do."""
+        return f"staff:{self.user_id}"
+
 
 class ApiRequest(HttpRequest):
     """A request as an endpoint sees it: with its ids, and with its caller where one is needed."""

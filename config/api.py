@@ -83,6 +83,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     ),
     accounts.api.NotAuthenticated: Answer(problems.NOT_AUTHENTICATED),
     accounts.api.InvalidJwt: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
+    accounts.api.NotStaff: Answer(problems.STAFF_ONLY),
     accounts.api.NotShownYet: Answer(problems.READ_MODEL_BEHIND),
     account_domain.AccountDeactivated: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
     account_domain.InsufficientTokens: Answer(

@@ -5,6 +5,7 @@ from typing import Any
 
 from ninja import NinjaAPI
 
+from accounts.api import BearerJwt, StaffJwt
 from config.problems import CONTENT_TYPE, ERRORS_MAX, PROBLEMS, RETRY_AFTER_SECONDS, Problem
 
 Document = dict[str, Any]
@@ -17,6 +18,8 @@ TAGS = [
 ]
 #: What reading a JSON body can lead to.
 BODY_STATUSES = ("400", "413", "415", "422")
+#: Ninja names a scheme for its class.
+_STAFF_SCHEME = StaffJwt.__name__
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -25,6 +28,8 @@ def make_document(api: NinjaAPI) -> Document:
     document: Document = json.loads(json.dumps(api.get_openapi_schema(path_prefix="")))
     document.pop("servers")
     document["tags"] = TAGS
+    # One scheme for the reader: the same JWT in the same header, whoever may use it.
+    document["components"]["securitySchemes"].pop(_STAFF_SCHEME, None)
     for path in document["paths"].values():
         for method in _METHODS:
             if method in path:
@@ -52,6 +57,9 @@ def _with_failures(operation: Document) -> Document:
     statuses = {status for status in operation["responses"] if int(status) >= 400}
     if "security" in operation:
         statuses.add("401")
+    if {_STAFF_SCHEME: []} in operation.get("security", []):
+        statuses.add("403")
+        operation = operation | {"security": [{BearerJwt.__name__: []}]}
     if "requestBody" in operation:
         statuses.update(BODY_STATUSES)
     for parameter in operation["parameters"]:

@@ -87,6 +87,13 @@ FORBIDDEN = Problem(
     "The account may not do this.",
     "Use an account that may, or ask the operator.",
 )
+STAFF_ONLY = Problem(
+    "staff-only",
+    403,
+    "Only staff may do this",
+    "The JWT is valid, but its account is no member of staff. Nothing was done.",
+    "Use an account of staff. An operator makes one with: manage.py set_role USER staff.",
+)
 NOT_FOUND = Problem(
     "not-found",
     404,
