@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.db import models
+
 Values = Sequence[Any]
 
 
@@ -20,9 +22,7 @@ class ColumnType(ABC):
 
     def checked(self, values: Values) -> Values:
         """The values as they are stored; raises `TypeError` or `ValueError` for what cannot be."""
-        if not self.takes.issuperset(map(type, values)):
-            wrong = next(value for value in values if type(value) not in self.takes)
-            raise TypeError(f"{type(wrong).__name__} in a column of {self.name}")
+        self._refuse_others(values)
         return values
 
     def array(self, values: Values) -> str:
@@ -32,6 +32,11 @@ class ColumnType(ABC):
     @abstractmethod
     def elements(self, values: Values) -> Iterable[str]:
         """The text of each element, quoted where it must be."""
+
+    def _refuse_others(self, values: Values) -> None:
+        if not self.takes.issuperset(map(type, values)):
+            wrong = next(value for value in values if type(value) not in self.takes)
+            raise TypeError(f"{type(wrong).__name__} in a column of {self.name}")
 
 
 class Id(ColumnType):
@@ -43,6 +48,17 @@ class Id(ColumnType):
 
     def elements(self, values: Values) -> Iterable[str]:
         return values
+
+
+class OptionalId(Id):
+    takes = Id.takes | {type(None)}
+
+    def checked(self, values: Values) -> Values:
+        self._refuse_others(values)
+        return [None if value is None else _digits(value) for value in values]
+
+    def elements(self, values: Values) -> Iterable[str]:
+        return [value or "NULL" for value in values]
 
 
 class Number(ColumnType):
@@ -92,3 +108,10 @@ COLUMN_TYPES: dict[str, ColumnType] = {
     "CharField": Text(),
     "TextField": Text(),
 }
+_OPTIONAL_ID = OptionalId()
+
+
+def column_type(field: "models.Field[Any, Any]") -> ColumnType:
+    """The type of a read model's field; only a nullable id takes None, the rest always does."""
+    is_optional_id = field.null and field.get_internal_type() == "UUIDField"
+    return _OPTIONAL_ID if is_optional_id else COLUMN_TYPES[field.get_internal_type()]

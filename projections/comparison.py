@@ -82,7 +82,7 @@ def _differences(projection: type[Projection], live: Place, fresh: Place) -> lis
 
 def _rows_but_for(
     projection: type[Projection], generation: int, other: int
-) -> dict[UUID, tuple[Any, ...]]:
+) -> dict[UUID | int, tuple[Any, ...]]:
     """Rows of one generation that the other has not got, by key, the lowest keys first."""
     table = projection.table
     columns = ", ".join(table.types)
@@ -92,7 +92,11 @@ def _rows_but_for(
             f"{rows} EXCEPT {rows} ORDER BY 1 LIMIT %s",
             [generation, other, DIFFERENCES_MAX + 1],
         )
-        return {as_uuid(row[0]): row[1:] for row in cursor.fetchall()}
+        return {_key(row[0]): row[1:] for row in cursor.fetchall()}
+
+
+def _key(value: Any) -> Any:
+    return value if isinstance(value, int) else as_uuid(value)
 
 
 def _shown(value: object) -> str:

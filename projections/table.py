@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import connection, models
 
-from projections.columns import COLUMN_TYPES, ColumnType
+from projections.columns import ColumnType, column_type
 from projections.sql import Command
 
 Row = Sequence[Any]
@@ -31,7 +31,7 @@ class Table:
         meta = model._meta  # noqa: SLF001 (Django's documented interface)
         self.name = meta.db_table
         self.types = {
-            field.attname: COLUMN_TYPES[field.get_internal_type()]
+            field.attname: column_type(field)
             for field in meta.concrete_fields
             if field.attname not in {"pk", "generation"}
         }
@@ -46,6 +46,38 @@ class Table:
         return self._statement(
             sqlite=f"{into} VALUES ({{generation}}, {marks}){conflict}",
             postgresql=f"{into} SELECT {{generation}}, given.* FROM {{given}}{conflict}",  # noqa: S608 (constants)
+            names=names,
+        )
+
+    def insert_running(self, *columns: str, owner: str, count: str, total: str) -> "Statement":
+        """Insert rows of (key, owner, difference, *columns), the lowest key first.
+
+        In the rows of one owner, `count` goes on by 1 and `total` by the difference, from the row
+        with the highest `count`: a unique index on (generation, owner, count) finds that.
+        """
+        names = (self.key, owner, total, *columns)
+        into = f"INSERT INTO {self.name} (generation, {', '.join(names)}, {count})"
+        last = f"FROM {self.name} WHERE {self._of(owner)}"
+        newest = f"ORDER BY {count} DESC LIMIT 1"
+
+        # One row after the other: each finds the one before among those that are stored.
+        def before(column: str) -> str:
+            return f"coalesce((SELECT {column} {last} = ?2 {newest}), 0)"
+
+        marks = [f"?{number}" for number in range(4, len(names) + 1)]
+        values = ("?1", "?2", f"{before(total)} + ?3", *marks, f"{before(count)} + 1")
+
+        # All at once: none sees another, so the rows of the batch are added up here.
+        so_far = f"(PARTITION BY given.{owner} ORDER BY given.{self.key} ROWS UNBOUNDED PRECEDING)"
+        given = ", ".join(f"given.{name}" for name in columns)
+        return self._statement(
+            sqlite=f"{into} VALUES ({{generation}}, {', '.join(values)})",
+            postgresql=f"{into} SELECT {{generation}}, given.{self.key}, given.{owner},"  # noqa: S608 (constants)
+            f" coalesce(last.{total}, 0) + sum(given.{total}) OVER so_far, {given},"
+            f" coalesce(last.{count}, 0) + row_number() OVER so_far"
+            f" FROM {{given}} LEFT JOIN LATERAL"
+            f" (SELECT {count}, {total} {last} = given.{owner} {newest}) AS last ON true"
+            f" WINDOW so_far AS {so_far}",
             names=names,
         )
 

@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, models
 
-from projections.columns import COLUMN_TYPES
+from projections.columns import COLUMN_TYPES, column_type
 from tests.projections.story import ALICE
 
 ID = COLUMN_TYPES["UUIDField"]
+OPTIONAL_ID = column_type(models.UUIDField(null=True))
 NUMBER = COLUMN_TYPES["BigIntegerField"]
 BYTES = COLUMN_TYPES["BinaryField"]
 TEXT = COLUMN_TYPES["TextField"]
@@ -18,12 +19,19 @@ def test_an_id_may_be_a_uuid_or_its_text() -> None:
     assert ID.checked([ALICE, str(ALICE)]) == [ALICE.hex, ALICE.hex]
 
 
+def test_an_id_that_may_be_missing_takes_none() -> None:
+    assert OPTIONAL_ID.checked([ALICE, None]) == [ALICE.hex, None]
+    assert OPTIONAL_ID.array([ALICE.hex, None]) == f"{{{ALICE.hex},NULL}}"
+
+
 @pytest.mark.parametrize(
     ("type_", "value", "error"),
     [
         (ID, 7, TypeError),
         (ID, None, TypeError),
         (ID, "a11ce", ValueError),
+        (OPTIONAL_ID, 7, TypeError),
+        (OPTIONAL_ID, "a11ce", ValueError),
         (ID, "z" * 32, ValueError),
         (NUMBER, "7", TypeError),
         (NUMBER, 7.0, TypeError),

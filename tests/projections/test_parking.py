@@ -1,5 +1,7 @@
 """Events that a projection cannot handle: parked with their stream, and healed in order."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from projections.models import Balance, Message, ParkedEvent
 from projections.parked_events import parked_streams
 from projections.parking import retry
 from projections.runner import ProjectionRunner
+from projections.statement import Statement
 from tests.projections.story import (
     ALICE,
     BOB,
@@ -39,6 +42,7 @@ from tests.projections.story import (
 pytestmark = pytest.mark.django_db
 
 DEBITED = "chatledger.accounts.TokensDebited"
+OF_AMOUNTS = (Balances, Statement)
 
 
 @pytest.fixture
@@ -59,25 +63,38 @@ def poison() -> None:
 def healed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new version of the code knows what the event means."""
 
-    def debited_in_words(projection: Balances, event: RecordedEvent) -> None:
-        amount: Any = event.data["amount"]
-        projection.differences[event.stream_id] -= 100 if amount == "a hundred" else amount
+    def in_words(handler: Callable[[Any, RecordedEvent], None]) -> Callable[..., None]:
+        def handle(projection: object, event: RecordedEvent) -> None:
+            amount = event.data["amount"]
+            said = event.data | {"amount": 100 if amount == "a hundred" else amount}
+            handler(projection, replace(event, data=said))
 
-    monkeypatch.setitem(Balances.handlers, DEBITED, debited_in_words)
+        return handle
+
+    for projection in OF_AMOUNTS:
+        handler = in_words(projection.handlers[DEBITED])
+        monkeypatch.setitem(projection.handlers, DEBITED, handler)
 
 
-def parked() -> list[tuple[str, int, str]]:
-    found = ParkedEvent.objects.order_by("position")
-    return [(event.projection, event.position, event.error) for event in found]
+def parked(*names: str) -> list[tuple[str, int, str]]:
+    """What is parked, of all read models or of those that are named."""
+    found = ParkedEvent.objects.order_by("projection", "position")
+    return [
+        (event.projection, event.position, event.error)
+        for event in found
+        if event.projection in names or not names
+    ]
 
 
 def test_an_event_that_cannot_be_handled_is_parked_and_its_stream_waits_behind_it(
     poison: None,
 ) -> None:
-    (first, second) = parked()
-    assert first[:2] == ("balances", 2)
-    assert first[2].startswith("TypeError: ")
-    assert second == ("balances", 4, "waits behind event 2 of its stream")
+    assert {name for name, _, _ in parked()} == {"balances", "statement"}
+    for name in ("balances", "statement"):
+        (first, second) = parked(name)
+        assert first[:2] == (name, 2)
+        assert first[2].startswith("TypeError: ")
+        assert second == (name, 4, "waits behind event 2 of its stream")
 
 
 def test_everything_else_goes_on(poison: None) -> None:
@@ -88,7 +105,7 @@ def test_everything_else_goes_on(poison: None) -> None:
 
 def test_later_batches_are_parked_behind_it_too(poison: None) -> None:
     projected(debited(ALICE, 1), debited(BOB, 1))
-    assert [position for _, position, _ in parked()] == [2, 4, 7]
+    assert [position for _, position, _ in parked("balances")] == [2, 4, 7]
     assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 0), (BOB, 499)]
 
 
@@ -107,14 +124,17 @@ def test_a_value_of_the_wrong_type_is_parked_on_either_database() -> None:
 
 def test_parking_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     projected(registered(ALICE), debited(ALICE, "a hundred"))
-    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
-    assert "balances cannot apply event 2" in record.getMessage()
-    assert str(ALICE) in record.getMessage()
+    errors = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert len(errors) == len(OF_AMOUNTS)
+    for projection, error in zip(OF_AMOUNTS, errors, strict=True):
+        assert f"{projection.name} cannot apply event 2" in error
+        assert str(ALICE) in error
 
 
 def test_a_retry_applies_the_stream_in_order(poison: None, healed: None) -> None:
-    retried = retry(Balances, ALICE)
-    assert (retried.applied, retried.remaining, retried.error) == (2, 0, "")
+    for projection in OF_AMOUNTS:
+        retried = retry(projection, ALICE)
+        assert (retried.applied, retried.remaining, retried.error) == (2, 0, "")
     assert parked() == []
     assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 400), (BOB, 500)]
     assert compare_with_fresh_replay() == []
@@ -126,7 +146,7 @@ def test_after_a_retry_the_runner_applies_the_stream_again(poison: None, healed:
     retry(Balances, ALICE)
     happened(debited(ALICE, 1))
     drain(runner)
-    assert parked() == []
+    assert parked("balances") == []
     assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 399), (BOB, 500)]
 
 
@@ -135,7 +155,7 @@ def test_a_retry_takes_a_long_stream_in_several_transactions(
 ) -> None:
     monkeypatch.setattr("projections.parking.RETRY_EVENTS_MAX", 2)
     projected(debited(ALICE, 1), debited(ALICE, 1), debited(ALICE, 1))
-    assert retry(Balances, ALICE).applied == 5
+    assert [retry(projection, ALICE).applied for projection in OF_AMOUNTS] == [5, 5]
     assert parked() == []
     assert compare_with_fresh_replay() == []
 
@@ -188,7 +208,9 @@ def test_the_command_says_what_it_did(
     poison: None, healed: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_command("retry_parked")
-    assert capsys.readouterr().out == f"balances: stream {ALICE}: 2 applied\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{projection.name}: stream {ALICE}: 2 applied" for projection in OF_AMOUNTS
+    ]
     call_command("retry_parked")
     assert capsys.readouterr().out == "nothing is parked\n"
 
@@ -203,7 +225,7 @@ def test_the_command_fails_while_something_remains(
 
 
 def test_a_parked_stream_is_counted_and_named(poison: None) -> None:
-    assert queries.parked_count() == 2
+    assert queries.parked_count() == 4
     assert parked_streams("balances") == [ALICE]
     assert parked_streams("history") == []
 

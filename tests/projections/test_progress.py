@@ -106,6 +106,6 @@ def test_what_the_runner_announces_is_heard_before_anybody_looks() -> None:
     in_threads(lambda: drain(ProjectionRunner()))
     raw = connection.connection
     heard = [each.payload for each in raw.notifies(timeout=HEARD_SECONDS_MAX, stop_after=1)]
-    assert heard == ["balances:1,conversations:1,history:1,pending:1,users:1"]
+    assert heard == ["balances:1,conversations:1,history:1,pending:1,statement:1,users:1"]
     with connection.cursor() as cursor:
         cursor.execute("UNLISTEN *")

@@ -9,11 +9,12 @@ from django.db import connection
 from eventstore.reading import id_parameter
 from projections.conversations import Conversations
 from projections.history import History
-from projections.models import Balance, Conversation, Message, User
+from projections.models import Balance, Conversation, Message, StatementEntry, User
 from projections.queries import accounts, conversations, history, turns
 from projections.queries.conversations import POSITION_MAX
 from projections.runner import ProjectionRunner
-from projections.table import Statement
+from projections.statement import Statement
+from projections.table import Statement as TableStatement
 from tests.projections import story
 from tests.projections.story import ALICE, BOB, HELLO, TALK, drain
 
@@ -65,6 +66,19 @@ def thousands_of_rows() -> None:
     Balance.objects.bulk_create(
         Balance(generation=1, user_id=next(ids), amount=number) for number in range(LONG)
     )
+    StatementEntry.objects.bulk_create(
+        StatementEntry(
+            generation=1,
+            position=number,
+            user_id=ALICE if number % 2 else next(ids),
+            entry=number,
+            at=number,
+            kind="debited",
+            amount=1,
+            balance=1,
+        )
+        for number in range(LONG)
+    )
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
 
@@ -92,12 +106,14 @@ QUERIES: dict[str, tuple[str, list[Any]]] = {
     "nobody's conversations": (conversations.CONVERSATIONS, [BOB, POSITION_MAX, 100]),
 }
 PAGES = ("first page", "last page", "page after", "page before", "turns", "more turns")
-CHANGES: list[tuple[Statement, tuple[object, ...]]] = [
+ENTRY = (LONG, ALICE, -1, 1, "debited", 1, HELLO, None, None)
+CHANGES: list[tuple[TableStatement, tuple[object, ...]]] = [
     (History.remove, (next(story.conversations(1)),)),
     (History.complete, ("done", 1, b"hi", None, None, 1, HELLO)),
     (Conversations.move, (1, HELLO)),
     (Conversations.rename, (b"title", HELLO)),
     (Conversations.remove, (HELLO,)),
+    (Statement.add, ENTRY),
 ]
 
 
@@ -134,6 +150,13 @@ def test_every_change_of_a_row_finds_it_by_an_index() -> None:
     assert [plan for plan in plans if scans(plan)] == []
 
 
+def test_an_entry_finds_the_one_before_it_without_reading_others() -> None:
+    plan = plan_of_change(Statement.add, ENTRY)
+    key = "(generation=? AND user_id=?)" if is_sqlite() else "Backward using statement_in_order"
+    assert key in plan, plan
+    assert not re.search(r"TEMP B-TREE|Sort Key: (?!given)", plan), plan
+
+
 def is_sqlite() -> bool:
     return connection.vendor == "sqlite"
 
@@ -155,7 +178,7 @@ def is_bounded(plan: str) -> bool:
     return bool(re.search(r"using history_in_order .*\n\s*Index Cond: .*\"position\" <", plan))
 
 
-def plan_of_change(statement: Statement, row: tuple[object, ...]) -> str:
+def plan_of_change(statement: TableStatement, row: tuple[object, ...]) -> str:
     command = statement.command(1, [row])
     return plan_of(command.sql, list(command.parameters[0] if command.many else command.parameters))
 

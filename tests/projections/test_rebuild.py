@@ -19,11 +19,13 @@ from projections.models import (
     PendingMessage,
     Pointer,
     Position,
+    StatementEntry,
     User,
 )
 from projections.rebuild import EventRefused, RebuildStopped, rebuild
 from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
+from projections.statement import Statement
 from tests.projections.story import (
     ALICE,
     CHAT,
@@ -44,13 +46,14 @@ from tests.projections.story import (
 )
 from tests.projections.test_runner import in_threads, sends
 
-NAMES = "balances, conversations, history, pending, users"
+NAMES = "balances, conversations, history, pending, statement, users"
 BALANCES = {"balances": Balances}
 MODELS = {
     "balances": Balance,
     "conversations": Conversation,
     "history": Message,
     "pending": PendingMessage,
+    "statement": StatementEntry,
     "users": User,
 }
 
@@ -89,6 +92,7 @@ def test_only_what_is_named_is_rebuilt() -> None:
         "conversations": 1,
         "history": 1,
         "pending": 1,
+        "statement": 1,
         "users": 1,
     }
 
@@ -204,14 +208,15 @@ def test_a_rebuild_stops_at_an_event_that_it_cannot_handle(
         rebuild(PROJECTIONS)
     assert positions.live() == before
     assert generations_with_rows() == {1}
-    assert ParkedEvent.objects.count() == 1
+    assert ParkedEvent.objects.count() == 2
 
 
 @pytest.mark.django_db
 def test_a_rebuild_leaves_nothing_parked(monkeypatch: pytest.MonkeyPatch) -> None:
     projected(registered(ALICE), debited(ALICE, "a hundred"), granted(ALICE, 500))
-    assert queries.parked_count() == 2
-    monkeypatch.delitem(Balances.handlers, "chatledger.accounts.TokensDebited")
+    assert queries.parked_count() == 4
+    for projection in (Balances, Statement):
+        monkeypatch.delitem(projection.handlers, "chatledger.accounts.TokensDebited")
     rebuild(PROJECTIONS)
     assert ParkedEvent.objects.count() == 0
     assert queries.balance(ALICE) == 500

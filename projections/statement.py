@@ -1,0 +1,64 @@
+"""Statement: every movement of a user's tokens, with the balance after it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from eventstore.reading import RecordedEvent
+from projections.models import StatementEntry
+from projections.projection import Projection, on, packed
+from projections.table import Table, Write
+
+GRANTED = "granted"
+DEBITED = "debited"
+REFUNDED = "refunded"
+
+
+class Statement(Projection):
+    """A row a movement; its number and its balance go on from the user's row before."""
+
+    name = "statement"
+    version = 1
+    table = Table(StatementEntry)
+
+    add = table.insert_running(
+        *("at", "kind", "amount", "message_id", "reason", "code"),
+        owner="user_id",
+        count="entry",
+        total="balance",
+    )
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Any, ...]] = []
+
+    @on("chatledger.accounts.TokensGranted")
+    def granted(self, event: RecordedEvent) -> None:
+        amount, reason = event.data["amount"], packed(event.data["reason"])
+        self._moved(event, GRANTED, amount, difference=amount, reason=reason)
+
+    @on("chatledger.accounts.TokensDebited")
+    def debited(self, event: RecordedEvent) -> None:
+        amount, message_id = event.data["amount"], event.data["message_id"]
+        self._moved(event, DEBITED, amount, difference=-amount, message_id=message_id)
+
+    @on("chatledger.accounts.TokensRefunded")
+    def refunded(self, event: RecordedEvent) -> None:
+        data = event.data
+        amount, message_id, code = data["amount"], data["message_id"], data["reason"]
+        self._moved(event, REFUNDED, amount, difference=amount, message_id=message_id, code=code)
+
+    def writes(self) -> Iterator[Write]:
+        yield Write(self.add, self.entries)
+
+    def _moved(
+        self,
+        event: RecordedEvent,
+        kind: str,
+        amount: int,
+        *,
+        difference: int,
+        message_id: str | None = None,
+        reason: bytes | None = None,
+        code: str | None = None,
+    ) -> None:
+        row = (event.position, event.stream_id, difference)
+        self.entries.append((*row, event.at, kind, amount, message_id, reason, code))
