@@ -6,4 +6,5 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         # The log can only be read by a process that knows the events.
-        import accounts.domain  # noqa: F401
+        import accounts.domain
+        import accounts.grants  # noqa: F401

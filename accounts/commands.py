@@ -25,6 +25,10 @@ class UsernameTaken(Refused):
     """Somebody has, or had, this name or one that casefolds to it."""
 
 
+class UserNotFound(Refused):
+    """There is no such user."""
+
+
 class WeakPassword(Refused):
     """The password is refused; `messages` say why."""
 
@@ -130,16 +134,18 @@ def log_in(command: LogIn) -> LoggedIn:
 def change_password(command: ChangePassword, cause: Cause) -> int:
     """Set another password; every JWT issued before stops working. Returns the position.
 
-    Raises `WrongPassword` and `WeakPassword`.
+    Raises `WrongPassword`, `WeakPassword` and `UserNotFound`.
     """
     _refuse_weak(command.new_password)
-    before = Credential.objects.get(user_id=command.user_id)
+    before = Credential.objects.filter(user_id=command.user_id).first()
+    if before is None:
+        raise UserNotFound(str(command.user_id))
     if not check_password(command.current_password, before.password_hash):
         raise WrongPassword
     password_hash = make_password(command.new_password)
 
     def decision(*, fresh: bool) -> int:
-        account = event_log().load(Account, command.user_id, fresh=fresh)
+        account = load_account(command.user_id, fresh=fresh)
         account.change_password()
         with transaction_with_log():
             # Of two changes that checked the same old password, one must lose.
@@ -155,10 +161,10 @@ def change_password(command: ChangePassword, cause: Cause) -> int:
 
 
 def revoke_jwts(command: RevokeJwts, cause: Cause) -> int:
-    """Make every JWT issued before stop working. Returns the position."""
+    """Make every JWT issued before stop working. Returns the position. Raises `UserNotFound`."""
 
     def decision(*, fresh: bool) -> int:
-        account = event_log().load(Account, command.user_id, fresh=fresh)
+        account = load_account(command.user_id, fresh=fresh)
         account.revoke_jwts()
         with transaction_with_log():
             Credential.objects.filter(user_id=command.user_id).update(jwt_epoch=account.jwt_epoch)
@@ -166,6 +172,14 @@ def revoke_jwts(command: RevokeJwts, cause: Cause) -> int:
 
     with one_at_a_time(command.user_id):
         return decide(decision)
+
+
+def load_account(user_id: UUID, *, fresh: bool) -> Account:
+    """The account that a command is about. Raises `UserNotFound`."""
+    account = event_log().find(Account, user_id, fresh=fresh)
+    if account is None:
+        raise UserNotFound(str(user_id))
+    return account
 
 
 class _Named:

@@ -31,6 +31,7 @@ class Account(Aggregate):
 
     tokens: int
     active: bool
+    role: str
     jwt_epoch: int
     default_conversation_id: UUID
 
@@ -48,6 +49,10 @@ class Account(Aggregate):
         if grant:
             account.trigger(TokensGranted, amount=grant, reason="signup", grant_id=None)
         return account
+
+    def grant(self, amount: int, *, reason: str, grant_id: UUID) -> None:
+        """Give tokens. Any account takes them, a deactivated one too."""
+        self.trigger(TokensGranted, amount=amount, reason=reason, grant_id=grant_id)
 
     def debit(self, amount: int, *, message_id: UUID) -> None:
         """Pay for a message. Refuses what the balance does not cover."""
@@ -82,6 +87,24 @@ class Account(Aggregate):
         """Make every JWT issued before stop working."""
         self.trigger(JwtsRevoked, epoch=self.jwt_epoch + 1)
 
+    def change_role(self, role: str, *, reason: str | None) -> None:
+        """Make a member of staff of a member, or the reverse; one who is that already stays it."""
+        if role != self.role:
+            self.trigger(RoleChanged, role=role, reason=reason)
+
+    def deactivate(self, *, reason: str | None) -> None:
+        """Stop logins, new messages, and every JWT issued before, for good.
+
+        What is pending goes on to its end and is paid for.
+        """
+        if self.active:
+            self.trigger(UserDeactivated, epoch=self.jwt_epoch + 1, reason=reason)
+
+    def activate(self, *, reason: str | None) -> None:
+        """Let a deactivated user log in again."""
+        if not self.active:
+            self.trigger(UserActivated, reason=reason)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UserRegistered(Created, topic="chatledger.accounts.UserRegistered"):
@@ -96,6 +119,7 @@ class UserRegistered(Created, topic="chatledger.accounts.UserRegistered"):
     def apply(self, aggregate: Any) -> None:
         aggregate.tokens = 0
         aggregate.active = True
+        aggregate.role = MEMBER
         aggregate.jwt_epoch = 0
         aggregate.default_conversation_id = self.default_conversation_id
 
@@ -172,6 +196,45 @@ class JwtsRevoked(Event, topic="chatledger.accounts.JwtsRevoked"):
 
     def apply(self, aggregate: Any) -> None:
         aggregate.jwt_epoch = self.epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleChanged(Event, topic="chatledger.accounts.RoleChanged"):
+    """The user became a member of staff, or stopped being one."""
+
+    role: str
+    reason: str | None
+
+    personal: ClassVar[Mapping[str, str]] = {"reason": "originator_id"}
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.role = self.role
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserDeactivated(Event, topic="chatledger.accounts.UserDeactivated"):
+    """The user may not log in or send; JWTs of an earlier epoch are void, for good."""
+
+    epoch: int
+    reason: str | None
+
+    personal: ClassVar[Mapping[str, str]] = {"reason": "originator_id"}
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.active = False
+        aggregate.jwt_epoch = self.epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserActivated(Event, topic="chatledger.accounts.UserActivated"):
+    """The user may log in and send again."""
+
+    reason: str | None
+
+    personal: ClassVar[Mapping[str, str]] = {"reason": "originator_id"}
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.active = True
 
 
 @dataclass(frozen=True, kw_only=True)

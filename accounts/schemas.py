@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from accounts.grants import GRANT_TOKENS_MAX, REASON_CHARACTERS_MAX
 from accounts.names import USERNAME_PATTERN
 
 PASSWORD_CHARACTERS_MIN = 8
@@ -101,3 +102,42 @@ class ChangePassword(Body):
 
     current_password: Attempt = Field(examples=["correct horse battery"])
     new_password: NewPassword
+
+
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=REASON_CHARACTERS_MAX,
+        description="1 to 500 characters",
+        examples=["sorry for the outage"],
+    ),
+]
+Granted = Annotated[
+    int, Field(ge=1, le=GRANT_TOKENS_MAX, description="tokens of balance", examples=[500])
+]
+
+
+class GrantTokens(Body):
+    """Tokens for a user, and why they get them."""
+
+    amount: Granted
+    reason: Reason
+
+
+class Grant(Answer):
+    """Tokens that were given."""
+
+    id: UUID
+    user_id: UUID
+    amount: Granted
+    reason: Reason
+
+
+class Because(Body):
+    """Why something is done, if that is to be kept."""
+
+    reason: Reason | None = None
+
+
+NO_REASON = Because()

@@ -16,11 +16,14 @@ from ninja.parser import Parser
 from ninja.renderers import BaseRenderer
 
 import accounts.api
+import accounts.staff_api
 import conversations.api
 import conversations.conversations_api
 import conversations.event_stream
 from accounts import commands as account_commands
 from accounts import domain as account_domain
+from accounts import staff_commands
+from accounts.idempotency import InvalidIdempotencyKey
 from config import health, problems
 from config.problems import FieldError, Problem, problem_response
 from config.strict_json import ForbiddenText, MalformedJson, parse_strict
@@ -94,6 +97,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     ),
     account_commands.WrongCredentials: Answer(problems.WRONG_CREDENTIALS),
     account_commands.UsernameTaken: Answer(problems.USERNAME_TAKEN),
+    account_commands.UserNotFound: Answer(problems.NOT_FOUND),
     account_commands.WeakPassword: Answer(problems.INVALID_INPUT, errors=_password_errors),
     account_commands.WrongPassword: Answer(
         problems.WRONG_PASSWORD,
@@ -101,7 +105,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
             (("body", "current_password"), "This is not the current password.")
         ],
     ),
-    conversations.api.InvalidIdempotencyKey: Answer(
+    InvalidIdempotencyKey: Answer(
         problems.INVALID_INPUT,
         errors=lambda request, error: [
             (
@@ -114,6 +118,12 @@ ANSWERS: Mapping[type[Exception], Answer] = {
         problems.IDEMPOTENCY_KEY_REUSED,
         errors=lambda request, error: [
             (("header", "Idempotency-Key"), "This key was used for another message.")
+        ],
+    ),
+    staff_commands.GrantKeyReused: Answer(
+        problems.IDEMPOTENCY_KEY_REUSED,
+        errors=lambda request, error: [
+            (("header", "Idempotency-Key"), "This key was used for another grant.")
         ],
     ),
     conversations.event_stream.MalformedEventId: Answer(
@@ -244,6 +254,7 @@ api.add_router("", accounts.api.router)
 api.add_router("", conversations.api.router)
 api.add_router("", conversations.conversations_api.router)
 api.add_router("", health.router, auth=None)
+api.add_router("", accounts.staff_api.router)
 for _kind in ANSWERS:
     api.add_exception_handler(_kind, answer_error)
 api.add_exception_handler(HttpError, answer_http_error)

@@ -14,6 +14,7 @@ TAGS = [
     {"name": "accounts", "description": "Registration, login, balance and the account itself."},
     {"name": "messages", "description": "Sending messages and fetching responses."},
     {"name": "conversations", "description": "Conversations, and what was said in them."},
+    {"name": "staff", "description": "What only staff may do."},
     {"name": "operators", "description": "For whoever runs this service."},
 ]
 #: What reading a JSON body can lead to.

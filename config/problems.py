@@ -78,7 +78,8 @@ INSUFFICIENT_TOKENS = Problem(
     402,
     "The balance is too small",
     "A message costs more tokens than the account has. Nothing was debited, nothing was sent.",
-    "GET /token/ shows the balance; a pending message may give back what it does not use.",
+    "GET /token/ shows the balance; a pending message may give back what it does not use. Whoever "
+    "runs the service can grant more.",
 )
 FORBIDDEN = Problem(
     "forbidden",
@@ -150,9 +151,11 @@ WRONG_PASSWORD = Problem(
 IDEMPOTENCY_KEY_REUSED = Problem(
     "idempotency-key-reused",
     422,
-    "The Idempotency-Key stands for another message",
-    "This key was used before, with another text or another conversation. Nothing was debited.",
-    "Make a new key for each new message, and repeat the old body only with the old key.",
+    "The Idempotency-Key stands for something else",
+    "This key was used before: for a message with another text or in another conversation, or for "
+    "a grant to another user, of another amount or for another reason. Nothing was written.",
+    "Make a new key for each new message or grant, and repeat with the old key only what was sent "
+    "with it.",
 )
 INTERNAL_ERROR = Problem(
     "internal-error",

@@ -1,6 +1,5 @@
 """The HTTP side of sending: a message goes in, and its response comes back or can be fetched."""
 
-import re
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router, Status
 
+from accounts.idempotency import idempotency_key, idempotency_parameter
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, replies, schemas
 from conversations.accept import EVENT_STREAM, wants_events
@@ -28,13 +28,7 @@ from eventstore.database import in_thread
 from projections import queries
 from projections.progress import shown
 
-IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
-
 router = Router(tags=["messages"])
-
-
-class InvalidIdempotencyKey(Exception):
-    """The header is there, but no key."""
 
 
 class MessageNotFound(Exception):
@@ -59,17 +53,9 @@ _EVENT_STREAM: dict[str, Any] = {
 }
 _SEND_DOCUMENT: dict[str, Any] = {
     "parameters": [
-        {
-            "in": "header",
-            "name": "Idempotency-Key",
-            "description": "A repeat with the same key is not charged and gets the same message.",
-            "schema": {
-                "type": "string",
-                "pattern": "^[!-~]+$",
-                "minLength": 1,
-                "maxLength": IDEMPOTENCY_KEY_CHARACTERS_MAX,
-            },
-        },
+        idempotency_parameter(
+            "A repeat with the same key is not charged and gets the same message."
+        ),
         {
             "in": "header",
             "name": "Prefer",
@@ -197,7 +183,7 @@ async def cancel_message(request: ApiRequest, message_id: UUID) -> queries.Messa
 async def _send(
     request: ApiRequest, response: HttpResponse, conversation_id: UUID | None, body: schemas.Send
 ) -> Sending | StreamingHttpResponse:
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     streamed = wants_events(request.META.get("HTTP_ACCEPT", ""))
     preference = NO_PREFERENCE if streamed else parse_prefer(request.META.get("HTTP_PREFER"))
     seconds = 0 if streamed else preference.seconds_to_wait(settings.REPLY_WAIT_SECONDS)
@@ -277,13 +263,3 @@ def _describe(response: HttpResponseBase, message_id: UUID, preference: Preferen
     response["Vary"] = "Prefer, Accept"
     if preference.applied:
         response["Preference-Applied"] = preference.applied
-
-
-def _idempotency_key(request: ApiRequest) -> str | None:
-    key: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    if key is not None and not _KEY.fullmatch(key):
-        raise InvalidIdempotencyKey
-    return key
-
-
-_KEY = re.compile(rf"[!-~]{{1,{IDEMPOTENCY_KEY_CHARACTERS_MAX}}}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,8 +18,11 @@ from django.core.management import call_command
 from django.db import connection, connections
 from django.test import override_settings
 
+from accounts.domain import STAFF
+from accounts.staff_commands import SetRole, set_role
 from config import runtime, serving
 from conversations import responders
+from eventstore.cause import Cause
 from tests.api.client import Api, User
 from tests.api.responder import ScriptedResponder
 from tests.isolation import forget_the_database
@@ -78,6 +82,24 @@ def alice(make_user: Callable[[], User]) -> User:
 def bob(make_user: Callable[[], User]) -> User:
     """Somebody else."""
     return make_user()
+
+
+@pytest.fixture
+def make_staff(make_user: Callable[[], User]) -> Callable[[], User]:
+    """Register somebody new, make them staff and log them in."""
+
+    def make() -> User:
+        user = make_user()
+        set_role(SetRole(UUID(user.id), STAFF), Cause("shell:test"))
+        return user
+
+    return make
+
+
+@pytest.fixture
+def staff(make_staff: Callable[[], User]) -> User:
+    """A member of staff with 4,000 tokens."""
+    return make_staff()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """`GET /users/me/`"""
 
 from datetime import datetime
+from uuid import UUID
 
-from accounts.models import Credential
+from accounts.staff_commands import SetRole, set_role
+from eventstore.cause import Cause
 from tests.api.client import Api, User, assert_problem
 
 
@@ -17,9 +19,10 @@ def test_it_shows_the_callers_own_account(api: Api, alice: User, bob: User) -> N
     }
 
 
-def test_a_role_counts_at_the_next_request(api: Api, alice: User) -> None:
-    Credential.objects.filter(user_id=alice.id).update(role="staff")
-    assert api.get("/users/me/", alice).json()["role"] == "staff"
+def test_a_role_counts_at_the_next_request(api: Api, staff: User) -> None:
+    assert api.get("/users/me/", staff).json()["role"] == "staff"
+    set_role(SetRole(UUID(staff.id), "member"), Cause("shell:test"))
+    assert api.get("/users/me/", staff).json()["role"] == "member"
 
 
 def test_it_shows_what_a_message_cost(api: Api, alice: User) -> None:

@@ -8,10 +8,11 @@ import pytest
 from django.conf import settings
 
 from accounts.api import PAGE_MAX
+from accounts.grants import GRANT_TOKENS_MAX, REASON_CHARACTERS_MAX
+from accounts.idempotency import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from accounts.names import USERNAME_PATTERN
 from accounts.schemas import PASSWORD_CHARACTERS_MAX, PASSWORD_CHARACTERS_MIN
 from config.environment import Environment
-from conversations.api import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from conversations.domain import MESSAGE_CHARACTERS_MAX, TITLE_CHARACTERS_MAX
 from conversations.prefer import WAIT_SECONDS_MAX
 from eventstore.domain import TOPICS
@@ -94,6 +95,8 @@ def test_the_limits_that_a_client_meets_are_those_of_the_code() -> None:
         "password": f"{PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX:,} characters",
         "message": f"1 to {MESSAGE_CHARACTERS_MAX:,} characters",
         "title": f"1 to {TITLE_CHARACTERS_MAX} characters",
+        "amount of a grant": f"1 to {GRANT_TOKENS_MAX:,} tokens",
+        "reason": f"1 to {REASON_CHARACTERS_MAX} characters",
         "`Idempotency-Key`": f"1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} visible ASCII characters",
         "`Prefer: wait=N`": f"up to {WAIT_SECONDS_MAX} seconds",
         "`?limit=`": f"1 to {PAGE_MAX:,}",

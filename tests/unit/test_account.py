@@ -7,15 +7,20 @@ from accounts.domain import (
     InsufficientTokens,
     JwtsRevoked,
     PasswordChanged,
+    RoleChanged,
     TokensDebited,
     TokensGranted,
     TokensRefunded,
+    UserActivated,
+    UserDeactivated,
     UserRegistered,
 )
 from eventstore.domain import Event
-from tests.unit.story import ALICE, HELLO, TALK, Fact, fact, given, new_facts
+from tests.unit.story import ALICE, GIFT, HELLO, TALK, Fact, fact, given, new_facts
 
 REGISTERED = fact(UserRegistered, username="alice", default_conversation_id=TALK)
+
+DEACTIVATED = fact(UserDeactivated, epoch=1, reason="spam")
 
 
 def granted(amount: int) -> Fact:
@@ -55,8 +60,7 @@ def test_a_debit_beyond_the_balance_is_refused() -> None:
 
 
 def test_a_debit_on_a_deactivated_account_is_refused() -> None:
-    account = given(Account, REGISTERED, granted(500))
-    account.active = False
+    account = given(Account, REGISTERED, granted(500), DEACTIVATED)
     with pytest.raises(AccountDeactivated):
         account.debit(100, message_id=HELLO)
     assert new_facts(account) == []
@@ -85,6 +89,81 @@ def test_a_new_password_and_a_logout_begin_new_epochs() -> None:
     account.revoke_jwts()
     assert account.jwt_epoch == 2
     assert new_facts(account) == [fact(PasswordChanged, epoch=1), fact(JwtsRevoked, epoch=2)]
+
+
+def test_a_grant_adds_to_the_balance_and_says_why() -> None:
+    account = given(Account, REGISTERED, granted(500))
+    account.grant(300, reason="sorry", grant_id=GIFT)
+    assert account.tokens == 800
+    assert new_facts(account) == [fact(TokensGranted, amount=300, reason="sorry", grant_id=GIFT)]
+
+
+def test_a_deactivated_account_may_be_granted() -> None:
+    account = given(Account, REGISTERED, DEACTIVATED)
+    account.grant(300, reason="sorry", grant_id=GIFT)
+    assert account.tokens == 300
+
+
+def test_everybody_begins_as_a_member() -> None:
+    assert given(Account, REGISTERED).role == "member"
+
+
+def test_a_role_changes_and_says_why() -> None:
+    account = given(Account, REGISTERED)
+    account.change_role("staff", reason="support")
+    assert account.role == "staff"
+    account.change_role("member", reason=None)
+    assert account.role == "member"
+    assert new_facts(account) == [
+        fact(RoleChanged, role="staff", reason="support"),
+        fact(RoleChanged, role="member", reason=None),
+    ]
+
+
+def test_the_role_that_an_account_has_is_no_change() -> None:
+    account = given(Account, REGISTERED)
+    account.change_role("member", reason="again")
+    assert new_facts(account) == []
+
+
+def test_a_deactivation_begins_a_new_epoch() -> None:
+    account = given(Account, REGISTERED, fact(PasswordChanged, epoch=1))
+    account.deactivate(reason="spam")
+    assert (account.active, account.jwt_epoch) == (False, 2)
+    assert new_facts(account) == [fact(UserDeactivated, epoch=2, reason="spam")]
+
+
+def test_an_activation_leaves_the_epoch_so_that_old_jwts_stay_void() -> None:
+    account = given(Account, REGISTERED, DEACTIVATED)
+    account.activate(reason=None)
+    assert (account.active, account.jwt_epoch) == (True, 1)
+    assert new_facts(account) == [fact(UserActivated, reason=None)]
+
+
+def test_what_is_so_already_is_no_event() -> None:
+    active, deactivated = given(Account, REGISTERED), given(Account, REGISTERED, DEACTIVATED)
+    active.activate(reason="again")
+    deactivated.deactivate(reason="again")
+    assert new_facts(active) == new_facts(deactivated) == []
+
+
+def test_a_deactivated_account_takes_refunds() -> None:
+    account = given(
+        Account,
+        REGISTERED,
+        granted(500),
+        fact(TokensDebited, amount=500, message_id=HELLO),
+        DEACTIVATED,
+    )
+    account.refund(500, message_id=HELLO, reason="deadline")
+    assert account.tokens == 500
+
+
+def test_a_snapshot_of_before_there_were_roles_is_not_used() -> None:
+    snapshot = AccountSnapshot.take(given(Account, REGISTERED))
+    assert snapshot.fits()
+    del snapshot.state["role"]
+    assert not snapshot.fits()
 
 
 def test_a_snapshot_gives_the_account_back() -> None:
