@@ -56,13 +56,14 @@ def _probe_upstream() -> None:
 
 
 def start_followers() -> Stoppable:
-    """Keep the read models and the sweeper at the end of the log."""
+    """Keep the read models, the sweeper and the seals at the end of the log."""
     from conversations.sweeper import Sweeper
     from eventstore import followers
+    from eventstore.seals.sealer import Sealer
     from projections.runner import ProjectionRunner
 
     stop = threading.Event()
-    threads = followers.run([ProjectionRunner(), Sweeper()], stop)
+    threads = followers.run([ProjectionRunner(), Sweeper(), Sealer()], stop)
 
     def join() -> None:
         stop.set()

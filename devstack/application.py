@@ -26,7 +26,7 @@ COMMANDS = {
 KEYS = {
     "web": ("SECRET_KEY", "JWT_SIGNING_KEY", "DATA_KEY"),
     "worker": ("SECRET_KEY", "DATA_KEY"),
-    "followers": ("SECRET_KEY", "DATA_KEY"),
+    "followers": ("SECRET_KEY", "DATA_KEY", "SEAL_KEY"),
     "migrate": (),
 }
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")

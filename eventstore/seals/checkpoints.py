@@ -7,7 +7,7 @@ the checkpoint before it by its hash: so they form a chain.
 import struct
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -71,6 +71,10 @@ class Checkpoint:
     def leaf_hashes(self) -> list[bytes]:
         """The leaf hashes one by one; that of a position stands at `position - first`."""
         return split(self.leaves)
+
+    def signed(self, signature: bytes) -> "Checkpoint":
+        """The same checkpoint with its signature."""
+        return replace(self, signature=signature)
 
     def as_json(self) -> dict[str, Any]:
         """The checkpoint as the API and head files show it."""

@@ -211,6 +211,8 @@ class TestBackgroundProcesses:
     @pytest.mark.parametrize("command", ["run_worker", "run_followers"])
     def test_they_want_no_key_for_jwts(self, command: str) -> None:
         keys = {"SECRET_KEY": new_key(), "DATA_KEY": new_key()}
+        if command == "run_followers":
+            keys["SEAL_KEY"] = new_key()
 
         assert "The database cannot be used: " in the_line(manage(command, **FULL, **keys))
 
@@ -219,6 +221,14 @@ class TestBackgroundProcesses:
         result = manage(command, **FULL, SECRET_KEY=new_key())
 
         assert "DATA_KEY is missing" in the_line(result)
+        assert result.returncode == 2
+
+    def test_the_followers_want_the_key_that_seals(self) -> None:
+        keys = {"SECRET_KEY": new_key(), "DATA_KEY": new_key()}
+
+        result = manage("run_followers", **FULL, **keys)
+
+        assert "SEAL_KEY is missing" in the_line(result)
         assert result.returncode == 2
 
 

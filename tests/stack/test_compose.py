@@ -36,7 +36,7 @@ REQUIRED = {
     "migrate": ADDRESSES,
     "web": ADDRESSES | {*checks.WEB_KEYS, "HOST", "PORT"},
     "worker": ADDRESSES | {*checks.BACKGROUND_KEYS},
-    "followers": ADDRESSES | {*checks.BACKGROUND_KEYS},
+    "followers": ADDRESSES | {*checks.FOLLOWERS_KEYS},
 }
 SECRETS = {*KEY_NAMES, "JWT_SIGNING_KEYS_PREVIOUS", "DATA_KEY_PREVIOUS", "POSTGRES_PASSWORD"}
 REFERENCE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<kind>:[-?])(?P<rest>[^}]*))?\}")

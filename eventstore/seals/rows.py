@@ -1,0 +1,114 @@
+"""Events as they are stored, read for their seals: in bounded pages, no object a row, no trust.
+
+SQLite keeps whatever it is given in any column, and a page of a file may be damaged: so texts are
+read as bytes, and a row that is not in the one form that this service writes has no leaf.
+"""
+
+from binascii import Error as NotHexadecimal
+from binascii import hexlify, unhexlify
+from collections.abc import Sequence
+from typing import Any, Final
+
+from django.db import connection
+
+from eventstore.seals import leaf
+from eventstore.seals.merkle import leaf_hash
+
+#: Events that one read returns at most.
+ROWS_MAX = 5_000
+
+#: Position, version, at, stream id, event id, causation id, topic, data, actor, request id, as they
+#: are stored; then their form: 1 for ids that are digits, 2 for ids that are bytes, 0 where a value
+#: has another type than its column.
+Row = tuple[int, int, int, bytes, bytes, bytes | None, bytes, bytes, bytes, bytes, int]
+
+POSITION: Final = 0
+AT: Final = 2
+
+_SQLITE = """
+SELECT position, version, at, CAST(stream_id AS BLOB), CAST(event_id AS BLOB),
+       CAST(causation_id AS BLOB), CAST(topic AS BLOB), CAST(data AS BLOB), CAST(actor AS BLOB),
+       CAST(request_id AS BLOB),
+       typeof(version) = 'integer' AND typeof(at) = 'integer' AND typeof(stream_id) = 'text'
+       AND typeof(event_id) = 'text' AND typeof(causation_id) IN ('null', 'text')
+       AND typeof(topic) = 'text' AND typeof(data) = 'blob' AND typeof(actor) = 'text'
+       AND typeof(request_id) = 'text'
+FROM eventstore_event WHERE position > %s AND position <= %s ORDER BY position LIMIT %s
+"""
+_POSTGRES = """
+SELECT position, version, at, uuid_send(stream_id), uuid_send(event_id), uuid_send(causation_id),
+       textsend(topic), data, textsend(actor), textsend(request_id), 2
+FROM eventstore_event WHERE position > %s AND position <= %s ORDER BY position LIMIT %s
+"""
+#: Beyond every position that there can be, on either side.
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+_IDS_AS_DIGITS = 1
+_DIGITS = bytes(32)
+_ID_LENGTHS = (32, 32, 32)
+
+
+def read_rows(after: int, upto: int = HIGHEST, limit: int = ROWS_MAX) -> list[Row]:
+    """The rows behind position `after` up to `upto`, in order, at most `limit`."""
+    if connection.vendor == "postgresql":
+        return read_binary(_POSTGRES, [after, upto, limit])
+    with connection.cursor() as cursor:
+        cursor.execute(_SQLITE, [after, upto, limit])
+        rows: list[Row] = cursor.fetchall()
+        return rows
+
+
+def read_binary(statement: str, parameters: Sequence[Any]) -> list[Any]:
+    """Rows of PostgreSQL in its binary form, where bytes need not be written out as digits."""
+    connection.ensure_connection()
+    with (
+        connection.wrap_database_errors,
+        connection.connection.cursor(binary=True) as cursor,
+    ):
+        cursor.execute(statement, parameters)
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+
+def leaf_hashes(rows: Sequence[Row]) -> list[bytes | None]:
+    """The leaf hash of each row, None for one that is not in the form that is stored."""
+    return [hash_at(row, row[POSITION]) for row in rows]
+
+
+def hash_at(row: Row, position: int) -> bytes | None:
+    """The leaf hash that the row would have at a position, None where it can have none."""
+    _, version, at, stream_id, event_id, causation_id, topic, data, actor, request_id, form = row
+    if not form:
+        return None
+    if form == _IDS_AS_DIGITS:
+        if (ids := _ids(stream_id, event_id, causation_id)) is None:
+            return None
+        stream_id, event_id, causation_id = ids
+    return leaf_hash(
+        leaf.encode(
+            position=position,
+            stream_id=stream_id,
+            version=version,
+            topic=topic,
+            data=data,
+            at=at,
+            event_id=event_id,
+            actor=actor,
+            request_id=request_id,
+            causation_id=causation_id,
+        )
+    )
+
+
+def _ids(
+    stream_id: bytes, event_id: bytes, causation_id: bytes | None
+) -> tuple[bytes, bytes, bytes | None] | None:
+    """Ids as SQLite has them, in 16 bytes each; None if one is not 32 lower-case digits."""
+    given = stream_id + event_id + (causation_id or b"")
+    try:
+        ids = unhexlify(given)
+    except NotHexadecimal:
+        return None
+    lengths = len(stream_id), len(event_id), len(causation_id or _DIGITS)
+    if lengths != _ID_LENGTHS or hexlify(ids) != given:
+        return None
+    return ids[:16], ids[16:32], None if causation_id is None else ids[32:]
