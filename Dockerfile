@@ -14,6 +14,8 @@ COPY --from=build /venv /venv
 COPY . .
 # The file system is read-only later, so byte code is made now.
 RUN python -m compileall -q .
+# Where the followers list what was erased; a volume takes over whose it is.
+RUN install --directory --owner=10001 --group=10001 --mode=0700 /data
 USER 10001:10001
 EXPOSE 8000
 ENTRYPOINT ["python", "manage.py"]

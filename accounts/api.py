@@ -87,7 +87,7 @@ class StaffJwt(BearerJwt):
 )
 async def register_user(request: ApiRequest, body: schemas.Register) -> Status[schemas.Registered]:
     """Open an account with its signup grant."""
-    registered = await _in_password_thread(
+    registered = await in_password_thread(
         commands.register_user,
         commands.RegisterUser(username=body.username, password=body.password),
         Cause("anonymous", request.request_id),
@@ -109,7 +109,7 @@ async def register_user(request: ApiRequest, body: schemas.Register) -> Status[s
 )
 async def log_in(request: ApiRequest, body: schemas.LogIn) -> schemas.LoggedIn:
     """Get a JWT for a name and a password."""
-    done = await _in_password_thread(
+    done = await in_password_thread(
         commands.log_in, commands.LogIn(username=body.username, password=body.password)
     )
     return schemas.LoggedIn(token=done.jwt, expires_in=done.expires_in)
@@ -161,7 +161,7 @@ async def change_password(request: ApiRequest, body: schemas.ChangePassword) -> 
         new_password=body.new_password,
     )
     cause = Cause(caller.actor, request.request_id)
-    await _in_password_thread(commands.change_password, command, cause)
+    await in_password_thread(commands.change_password, command, cause)
     return Status(204, None)
 
 
@@ -197,7 +197,7 @@ def _user_and_balance(user_id: UUID) -> tuple[queries.UserRow, int]:
     return user, tokens
 
 
-async def _in_password_thread(
+async def in_password_thread(
     function: Callable[Arguments, R], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> R:
     """Run a command that hashes a password where it keeps no other request waiting."""

@@ -177,7 +177,7 @@ def revoke_jwts(command: RevokeJwts, cause: Cause) -> int:
 def load_account(user_id: UUID, *, fresh: bool) -> Account:
     """The account that a command is about. Raises `UserNotFound`."""
     account = event_log().find(Account, user_id, fresh=fresh)
-    if account is None:
+    if account is None or account.erased:
         raise UserNotFound(str(user_id))
     return account
 

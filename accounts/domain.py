@@ -1,6 +1,6 @@
 """Accounts: who somebody is, and how many tokens they have. The balance never falls below zero."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -24,6 +24,10 @@ class AccountDeactivated(Refused):
     """The account is deactivated."""
 
 
+class AccountErased(AccountDeactivated):
+    """The account was erased: nothing but a refund comes after that."""
+
+
 class Account(Aggregate):
     """One user's account: its balance, and what decides whether it may be used."""
 
@@ -32,6 +36,7 @@ class Account(Aggregate):
     tokens: int
     active: bool
     role: str
+    erased: bool
     jwt_epoch: int
     default_conversation_id: UUID
 
@@ -51,7 +56,8 @@ class Account(Aggregate):
         return account
 
     def grant(self, amount: int, *, reason: str, grant_id: UUID) -> None:
-        """Give tokens. Any account takes them, a deactivated one too."""
+        """Give tokens. A deactivated account takes them too."""
+        self._refuse_erased()
         self.trigger(TokensGranted, amount=amount, reason=reason, grant_id=grant_id)
 
     def debit(self, amount: int, *, message_id: UUID) -> None:
@@ -73,22 +79,40 @@ class Account(Aggregate):
         Returns whether it was the default one. No send that was decided before can be appended
         after this: it would need the same version of this stream.
         """
+        self._refuse_erased()
         self.trigger(ConversationClosed, conversation_id=conversation_id)
         was_default = conversation_id == self.default_conversation_id
         if was_default:
             self.trigger(DefaultConversationReplaced, conversation_id=new_default_id)
         return was_default
 
+    def erase(self, conversation_ids: Collection[UUID]) -> None:
+        """End the account for ever, with these conversations. Refuses when it was erased already.
+
+        No send that was decided before can be appended after this, as with `close_conversation`.
+        """
+        self._refuse_erased()
+        named = sorted(map(str, conversation_ids))
+        self.trigger(UserErased, conversation_ids=named)
+
+    def note_export(self) -> None:
+        """Note that staff have read everything that is held about the user."""
+        self._refuse_erased()
+        self.trigger(UserExported)
+
     def change_password(self) -> None:
         """Note a new password. Every JWT issued before stops working."""
+        self._refuse_erased()
         self.trigger(PasswordChanged, epoch=self.jwt_epoch + 1)
 
     def revoke_jwts(self) -> None:
         """Make every JWT issued before stop working."""
+        self._refuse_erased()
         self.trigger(JwtsRevoked, epoch=self.jwt_epoch + 1)
 
     def change_role(self, role: str, *, reason: str | None) -> None:
         """Make a member of staff of a member, or the reverse; one who is that already stays it."""
+        self._refuse_erased()
         if role != self.role:
             self.trigger(RoleChanged, role=role, reason=reason)
 
@@ -97,13 +121,19 @@ class Account(Aggregate):
 
         What is pending goes on to its end and is paid for.
         """
+        self._refuse_erased()
         if self.active:
             self.trigger(UserDeactivated, epoch=self.jwt_epoch + 1, reason=reason)
 
     def activate(self, *, reason: str | None) -> None:
         """Let a deactivated user log in again."""
+        self._refuse_erased()
         if not self.active:
             self.trigger(UserActivated, reason=reason)
+
+    def _refuse_erased(self) -> None:
+        if self.erased:
+            raise AccountErased
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +150,7 @@ class UserRegistered(Created, topic="chatledger.accounts.UserRegistered"):
         aggregate.tokens = 0
         aggregate.active = True
         aggregate.role = MEMBER
+        aggregate.erased = False
         aggregate.jwt_epoch = 0
         aggregate.default_conversation_id = self.default_conversation_id
 
@@ -235,6 +266,22 @@ class UserActivated(Event, topic="chatledger.accounts.UserActivated"):
 
     def apply(self, aggregate: Any) -> None:
         aggregate.active = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserExported(Event, topic="chatledger.accounts.UserExported"):
+    """A member of staff was given everything that is held about the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserErased(Event, topic="chatledger.accounts.UserErased"):
+    """A user was forgotten: their keys are destroyed, and these conversations are gone."""
+
+    conversation_ids: Sequence[str]
+
+    def apply(self, aggregate: Any) -> None:
+        aggregate.active = False
+        aggregate.erased = True
 
 
 @dataclass(frozen=True, kw_only=True)

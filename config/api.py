@@ -20,6 +20,7 @@ import accounts.staff_api
 import conversations.api
 import conversations.conversations_api
 import conversations.event_stream
+import privacy.api
 from accounts import commands as account_commands
 from accounts import domain as account_domain
 from accounts import staff_commands
@@ -58,6 +59,10 @@ def _password_errors(
     changing = request.path.endswith("/password/")
     name = "new_password" if changing else "password"
     return [(("body", name), message) for message in error.messages]
+
+
+def _password_name(request: HttpRequest) -> str:
+    return "password" if request.method == "DELETE" else "current_password"
 
 
 def _cursor_name(request: HttpRequest) -> str:
@@ -102,7 +107,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     account_commands.WrongPassword: Answer(
         problems.WRONG_PASSWORD,
         errors=lambda request, error: [
-            (("body", "current_password"), "This is not the current password.")
+            (("body", _password_name(request)), "This is not the current password.")
         ],
     ),
     InvalidIdempotencyKey: Answer(
@@ -253,6 +258,7 @@ api = NinjaAPI(
 api.add_router("", accounts.api.router)
 api.add_router("", conversations.api.router)
 api.add_router("", conversations.conversations_api.router)
+api.add_router("", privacy.api.router)
 api.add_router("", health.router, auth=None)
 api.add_router("", accounts.staff_api.router)
 for _kind in ANSWERS:

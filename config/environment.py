@@ -171,6 +171,8 @@ class Environment(BaseSettings):
     ] = ()
     data_key_previous: Annotated[Key | None, Field(description=KEY_ALLOWED)] = None
 
+    erasures_file: Annotated[Path | None, Field(description="a file")] = None
+
     jwt_lifetime_minutes: Annotated[int, Field(ge=1, le=525_600, description="1 to 525600")] = 60
     signup_tokens: Annotated[int, Field(ge=0, le=10**9, description="0 to 1000000000")] = 4000
     message_price: Annotated[int, Field(ge=1, le=10**9, description="1 to 1000000000")] = 100
@@ -233,6 +235,11 @@ class Environment(BaseSettings):
     def var(self) -> Path:
         """The folder for what this service keeps on its own disk."""
         return PROJECT_DIR / self.var_dir
+
+    @property
+    def erasures(self) -> Path:
+        """The file that lists whose text was erased, for whoever restores a backup."""
+        return PROJECT_DIR / (self.erasures_file or self.var / "erasures.jsonl")
 
     @property
     def key_file(self) -> Path:

@@ -32,11 +32,11 @@ def hear_the_log() -> Stoppable:
 
 
 def hear_the_read_models() -> Stoppable:
-    """Hear from other processes what the read models show."""
-    from eventstore import notifications
+    """Hear from other processes what the read models show, and which keys were destroyed."""
+    from eventstore import keys, notifications
     from projections.positions import PROJECTED_CHANNEL
 
-    notifications.start(PROJECTED_CHANNEL)
+    notifications.start(PROJECTED_CHANNEL, keys.DESTROYED_CHANNEL)
     return _Callback(notifications.stop)
 
 
@@ -56,14 +56,15 @@ def _probe_upstream() -> None:
 
 
 def start_followers() -> Stoppable:
-    """Keep the read models, the sweeper and the seals at the end of the log."""
+    """Keep at the end of the log whatever follows it."""
     from conversations.sweeper import Sweeper
     from eventstore import followers
     from eventstore.seals.sealer import Sealer
+    from privacy.destructions import Destructions
     from projections.runner import ProjectionRunner
 
     stop = threading.Event()
-    threads = followers.run([ProjectionRunner(), Sweeper(), Sealer()], stop)
+    threads = followers.run([ProjectionRunner(), Sweeper(), Sealer(), Destructions()], stop)
 
     def join() -> None:
         stop.set()

@@ -47,6 +47,7 @@ DATA_KEY_PREVIOUS = (
     else None
 )
 
+ERASURES_FILE = environment.erasures
 JWT_LIFETIME_MINUTES = environment.jwt_lifetime_minutes
 SIGNUP_TOKENS = environment.signup_tokens
 MESSAGE_PRICE = environment.message_price

@@ -4,3 +4,8 @@ from django.apps import AppConfig
 class EventstoreConfig(AppConfig):
     name = "eventstore"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from eventstore import keys, notifications
+
+        notifications.on(keys.DESTROYED_CHANNEL, lambda _: keys.forget())

@@ -146,6 +146,13 @@ _sqlite_writes = FairLock()
 
 
 @contextlib.contextmanager
+def writing_alone() -> Iterator[None]:
+    """Keep this process's writers away on SQLite, for what cannot be done in a transaction."""
+    with _sqlite_writes:
+        yield
+
+
+@contextlib.contextmanager
 def writing() -> Iterator[None]:
     """A transaction of the caller's; on SQLite it waits its turn among this process's writers."""
     if connection.in_atomic_block:

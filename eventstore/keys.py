@@ -15,11 +15,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Q
 
 from eventstore.database import writing
 from eventstore.encrypted import NONCE_BYTES, EncryptedText
-from eventstore.models import DataKey
-from eventstore.reading import as_uuid, id_parameter
+from eventstore.models import DataKey, Destruction
+from eventstore.reading import as_uuid, clock_now, id_parameter
 
 #: What stands for a text whose key has been destroyed.
 ERASED = "[erased]"
@@ -28,6 +29,9 @@ KEY_BYTES = 32
 #: How long an unwrapped key stays in memory, and how many.
 CACHED_SECONDS = 10.0
 CACHED_MAX = 10_000
+
+#: Where PostgreSQL announces that a key was destroyed: whoever hears it forgets what it remembers.
+DESTROYED_CHANNEL = "chatledger_destroyed"
 
 #: The key of the names' HMAC: made once, never rotated, or names could be given out twice.
 NAMES_KEY_ID = uuid5(NAMESPACE_URL, "chatledger:names")
@@ -48,17 +52,28 @@ def create_key(key_id: UUID, *, wrapped_by: UUID | None = None) -> None:
     )
 
 
-def destroy(key_id: UUID) -> None:
+def destroy(key_id: UUID, *, user_id: UUID) -> None:
     """Destroy a key in the caller's transaction: what it encrypted reads `[erased]` from then on.
 
-    Its row stays, so that "destroyed" and "not found" are two answers. Other processes may remember
-    the key for `CACHED_SECONDS`.
+    Its row stays, so that "destroyed" and "not found" are two answers. Other processes are told,
+    and one that misses the word remembers the key for `CACHED_SECONDS`. Its bytes leave the files
+    of the database soon after, and a file of erasures names it (`privacy.destructions`).
     """
     DataKey.objects.filter(id=key_id).update(wrapped=None)
-    # At once, since the answer to a commit can be lost; and again after it, since whoever read the
-    # row before may take long to remember it.
-    _cache.drop(key_id)
-    transaction.on_commit(partial(_cache.drop, key_id))
+    _note_destroyed(key_id, user_id, [key_id])
+
+
+def destroy_user(user_id: UUID) -> None:
+    """Destroy a user's key and those of all their conversations; see `destroy`."""
+    of_user = [user_id, *wrapped_by(user_id)]
+    DataKey.objects.filter(Q(id=user_id) | Q(wrapped_by=user_id)).update(wrapped=None)
+    _note_destroyed(user_id, user_id, of_user)
+
+
+def wrapped_by(user_id: UUID) -> list[UUID]:
+    """The conversations of a user that have a key: all that were not deleted."""
+    keys = DataKey.objects.filter(wrapped_by=user_id, wrapped__isnull=False)
+    return list(keys.values_list("id", flat=True))
 
 
 def cipher(key_id: UUID) -> AESGCM:
@@ -109,6 +124,20 @@ def check_data_key() -> None:
 def forget() -> None:
     """Drop every unwrapped key from this process's memory."""
     _cache.clear()
+
+
+def _note_destroyed(key_id: UUID, user_id: UUID, unwrapped: Sequence[UUID]) -> None:
+    # A key that was destroyed before, in a log that was restored since, is noted anew.
+    Destruction.objects.update_or_create(
+        key_id=key_id, defaults={"user_id": user_id, "at": clock_now()}
+    )
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [DESTROYED_CHANNEL])
+    # At once, since the answer to a commit can be lost; and again after it, since whoever read the
+    # row before may take long to remember it.
+    _cache.drop(unwrapped)
+    transaction.on_commit(partial(_cache.drop, unwrapped))
 
 
 def _decrypt(text: EncryptedText, cipher: AESGCM | None) -> str:
@@ -205,9 +234,10 @@ class _Cache:
                 self._entries.clear()
             self._entries[key_id] = (now + CACHED_SECONDS, opened)
 
-    def drop(self, key_id: UUID) -> None:
+    def drop(self, key_ids: Iterable[UUID]) -> None:
+        until = time.monotonic() + CACHED_SECONDS
         with self._guard:
-            self._entries[key_id] = (time.monotonic() + CACHED_SECONDS, None)
+            self._entries.update((key_id, (until, None)) for key_id in key_ids)
 
     def clear(self) -> None:
         with self._guard:

@@ -1,5 +1,6 @@
 """Reading the log in order, as followers do: raw facts, personal text still encrypted."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -63,6 +64,31 @@ def read_stream(stream_id: UUID) -> list[RecordedEvent]:
         return [_recorded(row) for row in cursor.fetchall()]
 
 
+def read_stream_after(stream_id: UUID, version: int, limit: int = READ_MAX) -> list[RecordedEvent]:
+    """The events of one stream behind a version, in order, at most `limit`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id = %s AND version > %s"  # noqa: S608 (constants)
+            " ORDER BY version LIMIT %s",
+            [id_parameter(stream_id), version, limit],
+        )
+        return [_recorded(row) for row in cursor.fetchall()]
+
+
+def read_streams(stream_ids: Collection[UUID]) -> list[RecordedEvent]:
+    """All events of some streams, in the order of the log; at most `READ_MAX` streams."""
+    if not stream_ids:
+        return []
+    marks = ", ".join(["%s"] * len(stream_ids))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id IN ({marks})"  # noqa: S608 (marks)
+            " ORDER BY position",
+            list(map(id_parameter, stream_ids)),
+        )
+        return [_recorded(row) for row in cursor.fetchall()]
+
+
 def read_stream_now(stream_id: UUID) -> tuple[list[RecordedEvent], int]:
     """All events of one stream, and the time by the clock that stamps them, in one statement."""
     clock = "" if connection.vendor == "sqlite" else f", {POSTGRES_NOW}"
@@ -75,6 +101,16 @@ def read_stream_now(stream_id: UUID) -> tuple[list[RecordedEvent], int]:
         rows = cursor.fetchall()
         now = rows[-1][-1] if clock and rows else database_clock(cursor)
     return [_recorded(row[: len(RecordedEvent.__slots__)]) for row in rows], now
+
+
+def has_event(stream_id: UUID, topic: str) -> bool:
+    """Whether something of this kind has happened in a stream."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM eventstore_event WHERE stream_id = %s AND topic = %s LIMIT 1",
+            [id_parameter(stream_id), topic],
+        )
+        return cursor.fetchone() is not None
 
 
 def max_position() -> int:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from eventstore.reading import RecordedEvent
 from projections.models import Balance
-from projections.projection import Projection, on
+from projections.projection import ERASED, Projection, on
 from projections.table import Table, Write
 
 
@@ -22,8 +22,11 @@ class Balances(Projection):
         on_conflict="DO UPDATE SET amount = projections_balances.amount + excluded.amount",
     )
 
+    remove = table.delete()
+
     def __init__(self) -> None:
         self.differences: dict[UUID, int] = defaultdict(int)
+        self.erased: list[tuple[UUID]] = []
 
     @on("chatledger.accounts.UserRegistered")
     def registered(self, event: RecordedEvent) -> None:
@@ -37,5 +40,11 @@ class Balances(Projection):
     def debited(self, event: RecordedEvent) -> None:
         self.differences[event.stream_id] -= event.data["amount"]
 
+    @on(ERASED)
+    def was_erased(self, event: RecordedEvent) -> None:
+        self.differences.pop(event.stream_id, None)
+        self.erased.append((event.stream_id,))
+
     def writes(self) -> Iterator[Write]:
+        yield Write(self.remove, self.erased)
         yield Write(self.add, list(self.differences.items()))

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
-from eventstore.reading import RecordedEvent
+from eventstore.reading import RecordedEvent, has_event
 from projections.models import Conversation
-from projections.projection import Projection, on, packed
+from projections.projection import ERASED, Projection, on, packed
 from projections.table import Table, Write
+
+STARTED = "chatledger.conversations.ConversationStarted"
 
 
 class Conversations(Projection):
-    """A row a conversation, from its start to its deletion.
+    """A row a conversation, from its start to its deletion or its user's erasure.
 
     It is active when it starts and when a message is sent in it; another title is no activity.
     """
@@ -24,6 +27,7 @@ class Conversations(Projection):
     # Only forwards: a message that was parked may come behind later ones.
     move = table.raise_to("active")
     remove = table.delete()
+    remove_all = table.delete(by="user_id")
 
     def __init__(self) -> None:
         # By id as events say it: in a batch of messages that is the one form at hand.
@@ -31,8 +35,9 @@ class Conversations(Projection):
         self.titles: dict[str, bytes | None] = {}
         self.active: dict[str, int] = {}
         self.deleted: list[tuple[str]] = []
+        self.erased: list[tuple[UUID]] = []
 
-    @on("chatledger.conversations.ConversationStarted")
+    @on(STARTED)
     def started(self, event: RecordedEvent) -> None:
         conversation_id = str(event.stream_id)
         user_id = event.data["user_id"]
@@ -54,11 +59,24 @@ class Conversations(Projection):
         if self.begun.pop(conversation_id, None) is None:
             self.deleted.append((conversation_id,))
 
+    @on(ERASED)
+    def user_erased(self, event: RecordedEvent) -> None:
+        user_id = str(event.stream_id)
+        for conversation_id in [key for key, row in self.begun.items() if row[1] == user_id]:
+            del self.begun[conversation_id]
+        self.erased.append((event.stream_id,))
+
     def writes(self) -> Iterator[Write]:
         yield Write(self.remove, self.deleted)
+        yield Write(self.remove_all, self.erased)
         yield Write(
             self.add,
             [(*row, self.titles.pop(key), self.active.pop(key)) for key, row in self.begun.items()],
         )
         yield Write(self.rename, [(title, key) for key, title in self.titles.items()])
         yield Write(self.move, [(position, key) for key, position in self.active.items()])
+
+    @classmethod
+    def is_void(cls, event: RecordedEvent) -> bool:
+        """A conversation that waited until its user was erased has no row any more."""
+        return event.topic == STARTED and has_event(UUID(event.data["user_id"]), ERASED)

@@ -1,12 +1,12 @@
 """History: every message with what became of it, until its conversation is deleted."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import UUID
 
-from eventstore.reading import RecordedEvent, read_stream
+from eventstore.reading import RecordedEvent, has_event
 from projections.models import Message
-from projections.projection import Projection, on, packed
+from projections.projection import ERASED, Projection, on, packed
 from projections.table import Table, Write
 
 SENT = "chatledger.conversations.MessageSent"
@@ -33,7 +33,7 @@ class History(Projection):
     def __init__(self) -> None:
         self.begun: dict[UUID, tuple[Any, ...]] = {}
         self.ends: dict[UUID, tuple[Any, ...]] = {}
-        self.deleted: list[tuple[UUID]] = []
+        self.deleted: list[tuple[str]] = []
 
     @on(SENT)
     def sent(self, event: RecordedEvent) -> None:
@@ -68,10 +68,17 @@ class History(Projection):
 
     @on(DELETED)
     def conversation_deleted(self, event: RecordedEvent) -> None:
-        conversation_id = str(event.stream_id)
-        for message_id in [key for key, row in self.begun.items() if row[2] == conversation_id]:
+        self._remove({str(event.stream_id)})
+
+    @on(ERASED)
+    def user_erased(self, event: RecordedEvent) -> None:
+        # By conversation, since there is an index by conversation and none by user.
+        self._remove(set(event.data["conversation_ids"]))
+
+    def _remove(self, conversation_ids: Collection[str]) -> None:
+        for message_id in [key for key, row in self.begun.items() if row[2] in conversation_ids]:
             del self.begun[message_id], self.ends[message_id]
-        self.deleted.append((event.stream_id,))
+        self.deleted += [(conversation_id,) for conversation_id in sorted(conversation_ids)]
 
     def writes(self) -> Iterator[Write]:
         yield Write(self.remove, self.deleted)
@@ -82,8 +89,8 @@ class History(Projection):
 
     @classmethod
     def is_void(cls, event: RecordedEvent) -> bool:
-        """A message that waited until its conversation was deleted has no row any more."""
+        """A message that waited until its conversation or its user was gone has no row any more."""
         if event.topic != SENT:
             return False
-        of_conversation = read_stream(UUID(event.data["conversation_id"]))
-        return any(each.topic == DELETED for each in of_conversation)
+        conversation_id, user_id = event.data["conversation_id"], event.data["user_id"]
+        return has_event(UUID(conversation_id), DELETED) or has_event(UUID(user_id), ERASED)

@@ -25,6 +25,9 @@ from projections.table import Table, Write
 #: Events that share a transaction at most.
 BATCH_EVENTS_MAX = 500
 
+#: What ends every row of a user's, in every read model.
+ERASED = "chatledger.accounts.UserErased"
+
 Handler = TypeVar("Handler", bound=Callable[..., None])
 
 

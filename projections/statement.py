@@ -1,11 +1,12 @@
-"""Statement: every movement of a user's tokens, with the balance after it."""
+"""Statement: every movement of a user's tokens, with the balance after it, until an erasure."""
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from eventstore.reading import RecordedEvent
 from projections.models import StatementEntry
-from projections.projection import Projection, on, packed
+from projections.projection import ERASED, Projection, on, packed
 from projections.table import Table, Write
 
 GRANTED = "granted"
@@ -27,8 +28,11 @@ class Statement(Projection):
         total="balance",
     )
 
+    remove = table.delete(by="user_id")
+
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] = []
+        self.erased: list[tuple[UUID]] = []
 
     @on("chatledger.accounts.TokensGranted")
     def granted(self, event: RecordedEvent) -> None:
@@ -46,7 +50,13 @@ class Statement(Projection):
         amount, message_id, code = data["amount"], data["message_id"], data["reason"]
         self._moved(event, REFUNDED, amount, difference=amount, message_id=message_id, code=code)
 
+    @on(ERASED)
+    def user_erased(self, event: RecordedEvent) -> None:
+        self.entries = [row for row in self.entries if row[1] != event.stream_id]
+        self.erased.append((event.stream_id,))
+
     def writes(self) -> Iterator[Write]:
+        yield Write(self.remove, self.erased)
         yield Write(self.add, self.entries)
 
     def _moved(

@@ -1,11 +1,12 @@
-"""Users: who is registered, oldest first."""
+"""Users: who is registered, oldest first, until they are erased."""
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from eventstore.reading import RecordedEvent
 from projections.models import User
-from projections.projection import Projection, on, packed
+from projections.projection import ERASED, Projection, on, packed
 from projections.table import Table, Write
 
 
@@ -17,14 +18,22 @@ class Users(Projection):
     table = Table(User)
 
     add = table.insert("position", "username", "created_at")
+    remove = table.delete()
 
     def __init__(self) -> None:
-        self.new: list[tuple[Any, ...]] = []
+        self.new: dict[UUID, tuple[Any, ...]] = {}
+        self.erased: list[tuple[UUID]] = []
 
     @on("chatledger.accounts.UserRegistered")
     def registered(self, event: RecordedEvent) -> None:
         username = packed(event.data["username"])
-        self.new.append((event.stream_id, event.position, username, event.at))
+        self.new[event.stream_id] = (event.stream_id, event.position, username, event.at)
+
+    @on(ERASED)
+    def was_erased(self, event: RecordedEvent) -> None:
+        if self.new.pop(event.stream_id, None) is None:
+            self.erased.append((event.stream_id,))
 
     def writes(self) -> Iterator[Write]:
-        yield Write(self.add, self.new)
+        yield Write(self.add, list(self.new.values()))
+        yield Write(self.remove, self.erased)

@@ -14,7 +14,7 @@ from eventsourcing.persistence import IntegrityError
 from pytest_django import Settings
 
 from accounts.domain import Account, AccountDeactivated
-from conversations import cancelling, commands, conversation_commands
+from conversations import cancel_first, cancelling, commands, conversation_commands
 from conversations.commands import ConversationNotFound, cancel_message, respond_to_message
 from conversations.conversation_commands import (
     DeleteConversation,
@@ -340,7 +340,7 @@ def test_a_message_that_ends_meanwhile_keeps_its_end(
         respond(exchange.id)
         return really(exchange)
 
-    monkeypatch.setattr(conversation_commands, "text_so_far", end_it_first)
+    monkeypatch.setattr(cancel_first, "text_so_far", end_it_first)
     delete(alice, conversation_id)
     assert named(read_stream(message_id)) == ["MessageSent", "ResponseGenerated"]
     assert tokens(alice) == 3900
@@ -619,7 +619,7 @@ def another_process() -> Iterator[None]:
     """What is done here is done by a process that remembers other things."""
     other, locks = EventLog(), threading.Lock
     with pytest.MonkeyPatch.context() as patched:
-        for module in (commands, conversation_commands):
+        for module in (commands, conversation_commands, cancel_first):
             patched.setattr(module, "event_log", lambda: other)
             patched.setattr(module, "one_at_a_time", lambda user_id: locks())
         yield
@@ -635,7 +635,7 @@ def each_thread_is_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
         log: EventLog = memory.log
         return log
 
-    for module in (commands, conversation_commands):
+    for module in (commands, conversation_commands, cancel_first):
         monkeypatch.setattr(module, "event_log", own_log)
         monkeypatch.setattr(module, "one_at_a_time", lambda user_id: threading.Lock())
 

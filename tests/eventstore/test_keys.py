@@ -71,7 +71,7 @@ def test_what_a_key_encrypted_is_erased_with_it_and_nothing_else_is() -> None:
     packed = [secret("alice", user).pack(), secret("hello", conversation).pack()]
     assert keys.read_texts(packed) == ["alice", "hello"]
     with writing():
-        keys.destroy(conversation)
+        keys.destroy(conversation, user_id=uuid4())
     assert keys.read_texts(packed) == ["alice", keys.ERASED]
     with pytest.raises(keys.KeyDestroyed):
         keys.cipher(conversation)
@@ -82,7 +82,7 @@ def test_a_destruction_that_is_rolled_back_erases_nothing() -> None:
     _, conversation = made_keys()
     packed = secret("hello", conversation).pack()
     with pytest.raises(RuntimeError), writing():
-        keys.destroy(conversation)
+        keys.destroy(conversation, user_id=uuid4())
         assert keys.read_text(packed) == keys.ERASED
         raise RuntimeError
     assert keys.read_text(packed) == "hello"
@@ -93,7 +93,7 @@ def test_whoever_read_a_key_before_its_destruction_does_not_bring_it_back() -> N
     packed = secret("hello", conversation).pack()
     read_before = keys.cipher(conversation)
     with writing():
-        keys.destroy(conversation)
+        keys.destroy(conversation, user_id=uuid4())
     keys._cache.put(conversation, read_before)
     assert keys.read_text(packed) == keys.ERASED
 
@@ -105,7 +105,7 @@ def test_a_destruction_whose_commit_had_no_answer_is_believed(
     packed = secret("hello", conversation).pack()
     monkeypatch.setattr(transaction, "on_commit", lambda told: None)
     with writing():
-        keys.destroy(conversation)
+        keys.destroy(conversation, user_id=uuid4())
     assert keys.read_text(packed) == keys.ERASED
 
 

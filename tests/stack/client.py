@@ -41,8 +41,14 @@ class User:
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, headers=self._headers({}), timeout=TIMEOUT_SECONDS)
 
-    def delete(self, path: str) -> httpx.Response:
-        return httpx.delete(self.url + path, headers=self._headers({}), timeout=TIMEOUT_SECONDS)
+    def delete(self, path: str, body: Any = None) -> httpx.Response:
+        return httpx.request(
+            "DELETE",
+            self.url + path,
+            json=body,
+            headers=self._headers({}),
+            timeout=TIMEOUT_SECONDS,
+        )
 
     def post(
         self, path: str, body: Any = None, headers: dict[str, str] | None = None

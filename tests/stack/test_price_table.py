@@ -21,7 +21,7 @@ from devstack.model_scripts import (
     says,
 )
 from devstack.model_server import ModelServer
-from tests.stack.client import User
+from tests.stack.client import PASSWORD, User
 from tests.stack.following import Follower
 from tests.stack.services import EmbeddedService, FullService, make_service, wait_for
 
@@ -116,6 +116,11 @@ def delete_the_conversation(case: Case) -> None:
     assert answer.status_code == 204, answer.text
 
 
+def erase_the_user(case: Case) -> None:
+    answer = case.user.delete("/users/me/", {"password": PASSWORD})
+    assert answer.status_code == 204, answer.text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """What the upstream does, what happens after `heard` was heard, and what comes of it."""
@@ -131,6 +136,7 @@ class Row:
     asked: int = 1
     deadline_seconds: int = DEADLINE_SECONDS
     deleted: bool = False
+    erased: bool = False
     restarts: int = 0
     #: Whether the client reads on to the end.
     resumes: bool = True
@@ -219,6 +225,23 @@ ROWS = {
         status="cancelled",
         response=FIRST,
         deleted=True,
+    ),
+    "the user is erased before the first text": Row(
+        scripts=[hangs(after="after_headers")],
+        happens=erase_the_user,
+        status="cancelled",
+        response=None,
+        deleted=True,
+        erased=True,
+    ),
+    "the user is erased after the first text": Row(
+        scripts=[hangs(after=SPOKEN)],
+        heard=FIRST,
+        happens=erase_the_user,
+        status="cancelled",
+        response=FIRST,
+        deleted=True,
+        erased=True,
     ),
     "the deadline passes before the first text": Row(
         scripts=[hangs(after="before_headers")],
@@ -348,6 +371,9 @@ def expected_usage(case: Case, row: Row) -> dict[str, Any] | None:
 
 def check_api(case: Case, row: Row) -> None:
     """The balance and the message are shown as the log has them."""
+    if row.erased:
+        assert case.user.get("/token/").status_code == 401
+        return
     cost = row.cost(case.tried.pricing, case.text)
     wait_for(lambda: case.user.tokens() == GRANT - cost, 5, f"a balance of {GRANT - cost}")
     if row.deleted:

@@ -1,0 +1,99 @@
+"""Forgetting a user: in one append and one transaction, for ever.
+
+What is pending is cancelled and refunded, `UserErased` ends the account, the keys of the user's
+text are destroyed and the credential goes. Amounts, ids and seals stay as they are, since they are
+made of what is stored. The name is never given out again.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.hashers import check_password
+
+from accounts.commands import UserNotFound, WrongPassword
+from accounts.domain import Account
+from accounts.models import Credential
+from conversations.cancel_first import CancelFirst
+from conversations.reply_streams import silent_seconds_max
+from eventstore import keys
+from eventstore.cause import Cause
+from eventstore.log import event_log, transaction_with_log
+from eventstore.models import EventRecord
+from eventstore.reading import clock_now, max_position, read_events
+from projections.pending import in_flight_of_user
+
+#: Messages whose reply streams one erasure forgets at most, the latest first.
+RECENTLY_SENT_MAX = 5_000
+
+
+@dataclass(frozen=True)
+class EraseUser:
+    """`password`: the user's own, where it is they who ask."""
+
+    user_id: UUID
+    password: str | None = field(default=None, repr=False)
+
+
+def erase_user(command: EraseUser, cause: Cause) -> int:
+    """Forget a user for ever. Returns the position from which on nothing of theirs is shown.
+
+    Raises `WrongPassword` and `UserNotFound`.
+    """
+    if command.password is not None:
+        credential = Credential.objects.filter(user_id=command.user_id).first()
+        if credential is None:
+            raise UserNotFound(str(command.user_id))
+        if not check_password(command.password, credential.password_hash):
+            raise WrongPassword
+    return _Erasure(command.user_id, cause).carry_out()
+
+
+class _Erasure(CancelFirst):
+    """The decision to forget a user."""
+
+    def __init__(self, user_id: UUID, cause: Cause) -> None:
+        super().__init__(user_id)
+        self._cause = cause
+
+    def pending(self) -> Collection[UUID]:
+        return in_flight_of_user(self.user_id).pending
+
+    def decide(self, *, fresh: bool) -> int:
+        log = event_log()
+        # Before what is pending: of a message that is accepted after this, the account's version
+        # tells at the append.
+        account = log.find(Account, self.user_id, fresh=fresh)
+        if account is not None and account.erased and self.cut_off:
+            # It was there before the connection was lost: what became of the commit is known now.
+            return max_position()
+        if account is None or account.erased:
+            raise UserNotFound(str(self.user_id))
+        self.was_there = True
+        in_flight = in_flight_of_user(self.user_id)
+        self.ended_before = {*_recently_sent(self.user_id), *in_flight.just_ended}
+        account, parts = self.cancel_all(account, in_flight.pending)
+        with transaction_with_log():
+            # Under the append lock no conversation begins any more.
+            account.erase(keys.wrapped_by(self.user_id))
+            position = log.append(*parts, account, cause=self._cause)
+            # Behind the append, which encrypts the texts so far.
+            keys.destroy_user(self.user_id)
+            Credential.objects.filter(user_id=self.user_id).delete()
+        return position
+
+
+def _recently_sent(user_id: UUID) -> list[UUID]:
+    """The messages of a user whose reply streams may hold text, pending or ended."""
+    lasts_seconds = settings.RESPONSE_DEADLINE_SECONDS + silent_seconds_max()
+    since = clock_now() - lasts_seconds * 1_000_000
+    debits = EventRecord.objects.filter(
+        stream_id=user_id, topic="chatledger.accounts.TokensDebited", at__gte=since
+    )
+    positions = debits.order_by("-version").values_list("position", flat=True)
+    return [
+        UUID(event.data["message_id"])
+        for position in positions[:RECENTLY_SENT_MAX]
+        for event in read_events(position - 1, upto=position)
+    ]

@@ -1,0 +1,213 @@
+"""Everything that is held about a user, out of the log, as one JSON object in pieces.
+
+`user`, their `conversations` and `messages` as they can be read, and all `events` of theirs as they
+were recorded, with their text. Nothing here depends on the read models. Beside this the service
+holds a hash of the password, which says nothing about the user.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from accounts.commands import UserNotFound, load_account
+from accounts.models import Credential
+from eventstore.cause import Cause
+from eventstore.clock import to_datetime
+from eventstore.encrypted import EncryptedText
+from eventstore.keys import decrypt_all
+from eventstore.log import decide, event_log, one_at_a_time
+from eventstore.models import DataKey
+from eventstore.reading import (
+    READ_MAX,
+    RecordedEvent,
+    clock_now,
+    read_stream_after,
+    read_streams,
+)
+from projections.history import CANCELLED, DONE, FAILED, PENDING
+
+_ACCOUNTS, _CONVERSATIONS = "chatledger.accounts.", "chatledger.conversations."
+_STATUS = {
+    f"{_CONVERSATIONS}ResponseGenerated": DONE,
+    f"{_CONVERSATIONS}ResponseFailed": FAILED,
+    f"{_CONVERSATIONS}ResponseCancelled": CANCELLED,
+}
+_SIGNS = {"TokensGranted": 1, "TokensDebited": -1, "TokensRefunded": 1}
+
+Page = list[RecordedEvent]
+
+
+def note_export(user_id: UUID, cause: Cause) -> None:
+    """Record that staff export a user's data, before they get it. Raises `UserNotFound`."""
+
+    def decision(*, fresh: bool) -> None:
+        account = load_account(user_id, fresh=fresh)
+        account.note_export()
+        event_log().append(account, cause=cause)
+
+    with one_at_a_time(user_id):
+        decide(decision)
+
+
+def export_user(user_id: UUID) -> Iterator[bytes]:
+    """The pieces of the JSON object, each of a bounded size. Raises `UserNotFound` at once."""
+    credential = Credential.objects.filter(user_id=user_id).first()
+    if credential is None:
+        raise UserNotFound(str(user_id))
+    return _pieces(credential)
+
+
+def _pieces(credential: Credential) -> Iterator[bytes]:
+    user_id = credential.user_id
+    head = {"exported_at": to_datetime(clock_now()), "user": _user(credential)}
+    yield msgspec.json.encode(head)[:-1]
+    conversations, messages = _conversations(user_id), _messages(user_id)
+    yield from _array("conversations", (_readable(page) for page in conversations))
+    yield from _array("messages", (_exchanges(page) for page in messages))
+    yield from _array("events", map(_recorded, _everything(credential)))
+    yield b"}"
+
+
+def _array(name: str, pages: Iterable[Sequence[object]]) -> Iterator[bytes]:
+    yield f',"{name}":['.encode()
+    comma = b""
+    for page in pages:
+        if page:
+            yield comma + b",".join(map(msgspec.json.encode, page))
+            comma = b","
+    yield b"]"
+
+
+def _user(credential: Credential) -> dict[str, Any]:
+    tokens, username, created_at = 0, None, None
+    for page in _account(credential.user_id):
+        for event in page:
+            kind = event.topic.removeprefix(_ACCOUNTS)
+            tokens += _SIGNS.get(kind, 0) * event.data.get("amount", 0)
+            if kind == "UserRegistered":
+                (username,) = decrypt_all([event.data["username"]])
+                created_at = to_datetime(event.at)
+    return {
+        "id": credential.user_id,
+        "username": username,
+        "role": credential.role,
+        "active": credential.active,
+        "tokens": tokens,
+        "created_at": created_at,
+    }
+
+
+def _readable(page: Page) -> list[dict[str, Any]]:
+    """Conversations as they are now; a page holds all events of each."""
+    found: dict[UUID, dict[str, Any]] = {}
+    for event, data in zip(page, _decrypted(page), strict=True):
+        kind = event.topic.removeprefix(_CONVERSATIONS)
+        if kind == "ConversationStarted":
+            found[event.stream_id] = {
+                "id": event.stream_id,
+                "title": data["title"],
+                "created_at": to_datetime(event.at),
+                "deleted_at": None,
+            }
+        elif kind == "ConversationRenamed":
+            found[event.stream_id]["title"] = data["title"]
+        elif kind == "ConversationDeleted":
+            found[event.stream_id]["deleted_at"] = to_datetime(event.at)
+    return list(found.values())
+
+
+def _exchanges(page: Page) -> list[dict[str, Any]]:
+    """Messages with what became of them; a page holds both events of each."""
+    found: dict[UUID, dict[str, Any]] = {}
+    for event, data in zip(page, _decrypted(page), strict=True):
+        if event.topic == f"{_CONVERSATIONS}MessageSent":
+            found[event.stream_id] = {
+                "id": event.stream_id,
+                "conversation_id": data["conversation_id"],
+                "message": data["message"],
+                "response": None,
+                "status": PENDING,
+                "cost": data["price"],
+                "model": None,
+                "reason": None,
+                "created_at": to_datetime(event.at),
+                "responded_at": None,
+            }
+        elif status := _STATUS.get(event.topic):
+            found[event.stream_id] |= {
+                "response": data.get("response"),
+                "status": status,
+                "cost": data["cost"],
+                "model": data.get("model"),
+                "reason": data.get("reason"),
+                "responded_at": to_datetime(event.at),
+            }
+    return list(found.values())
+
+
+def _recorded(page: Page) -> list[dict[str, Any]]:
+    return [
+        {
+            "position": event.position,
+            "at": to_datetime(event.at),
+            "type": event.topic,
+            "stream": event.stream_id,
+            "version": event.version,
+            "event_id": event.event_id,
+            "actor": event.actor,
+            "request_id": event.request_id,
+            "causation_id": event.causation_id,
+            "data": data,
+        }
+        for event, data in zip(page, _decrypted(page), strict=True)
+    ]
+
+
+def _decrypted(page: Page) -> list[dict[str, Any]]:
+    """What the events say, with their text, for which keys are read once a page."""
+    texts = [v for event in page for v in event.data.values() if isinstance(v, EncryptedText)]
+    clear = iter(decrypt_all(texts))
+    return [
+        {
+            name: next(clear) if isinstance(value, EncryptedText) else value
+            for name, value in event.data.items()
+        }
+        for event in page
+    ]
+
+
+def _everything(credential: Credential) -> Iterator[Page]:
+    yield read_streams([credential.claim_id])
+    for page in _account(credential.user_id):
+        yield page
+        yield read_streams(_named(page, "grant_id"))
+    yield from _messages(credential.user_id)
+    yield from _conversations(credential.user_id)
+
+
+def _account(user_id: UUID) -> Iterator[Page]:
+    version = 0
+    while page := read_stream_after(user_id, version):
+        yield page
+        version = page[-1].version
+
+
+def _messages(user_id: UUID) -> Iterator[Page]:
+    """Every message was paid for, so the account's stream names them all."""
+    for page in _account(user_id):
+        paid = [event for event in page if event.topic == f"{_ACCOUNTS}TokensDebited"]
+        yield read_streams(_named(paid, "message_id"))
+
+
+def _conversations(user_id: UUID) -> Iterator[Page]:
+    """Every conversation has a key that the user's wraps, a deleted one too."""
+    keys = DataKey.objects.filter(wrapped_by=user_id).order_by("id")
+    ids = list(keys.values_list("id", flat=True))
+    for start in range(0, len(ids), READ_MAX):
+        yield read_streams(ids[start : start + READ_MAX])
+
+
+def _named(page: Page, field: str) -> list[UUID]:
+    return [UUID(event.data[field]) for event in page if event.data.get(field)]

@@ -1,0 +1,78 @@
+"""Erasures applied again to a log that was restored from an earlier time.
+
+A backup or a dump from before an erasure holds the keys that were destroyed since. The file of
+erasures (`privacy.destructions`) names them; whoever restores applies it before anybody is served.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+from eventsourcing.application import AggregateNotFoundError
+
+from accounts.commands import UserNotFound
+from accounts.domain import AccountErased
+from conversations.commands import ConversationNotFound
+from conversations.conversation_commands import DeleteConversation, delete_conversation
+from eventstore.cause import Cause
+from privacy.erasure import EraseUser, erase_user
+
+
+class ErasuresUnreadable(Exception):
+    """The file is no file of erasures; the text says where and why. Nothing was changed."""
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A user that was erased, or a conversation of theirs that was deleted."""
+
+    user_id: UUID
+    at: str
+    conversation_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was erased again; what this log does not hold, or has erased itself, is not counted."""
+
+    users: int
+    conversations: int
+
+
+def apply_erasures(path: Path, cause: Cause) -> Applied:
+    """Erase again whatever a file of erasures names. Doing it twice changes nothing.
+
+    Raises `ErasuresUnreadable` before anything is changed.
+    """
+    lines = list(dict.fromkeys(_lines(path)))
+    users = sum(
+        _done(erase_user, EraseUser(user_id), cause)
+        for user_id in dict.fromkeys(line.user_id for line in lines if not line.conversation_id)
+    )
+    conversations = sum(
+        _done(delete_conversation, DeleteConversation(line.user_id, line.conversation_id), cause)
+        for line in lines
+        if line.conversation_id
+    )
+    return Applied(users, conversations)
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    try:
+        with path.open("rb") as file:
+            for number, text in enumerate(file, 1):
+                try:
+                    yield msgspec.json.decode(text, type=Line)
+                except msgspec.MsgspecError as error:
+                    raise ErasuresUnreadable(f"{path}, line {number}: {error}") from error
+    except OSError as error:
+        raise ErasuresUnreadable(f"{path}: {error.strerror}") from error
+
+
+def _done(command: Callable[..., int], order: object, cause: Cause) -> bool:
+    try:
+        command(order, cause)
+    except (UserNotFound, ConversationNotFound, AccountErased, AggregateNotFoundError):
+        return False
+    return True

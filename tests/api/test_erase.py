@@ -1,0 +1,83 @@
+"""`DELETE /users/me/` and `DELETE /users/{id}/`"""
+
+import threading
+import time
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.api.client import PASSWORD, Api, User, assert_problem, places
+
+
+def erase(api: Api, user: User, password: Any = PASSWORD) -> Any:
+    return api.call("DELETE", "/users/me/", user, json={"password": password})
+
+
+def test_at_the_next_request_they_are_gone(api: Api, alice: User, bob: User) -> None:
+    api.send(alice, "hello")
+    answer = erase(api, alice)
+    assert (answer.status_code, answer.content) == (204, b"")
+    for path in ("/token/", "/users/me/", "/users/me/export/", "/conversations/"):
+        assert_problem(api.get(path, alice), 401, "not-authenticated")
+    assert_problem(api.send(alice, "hello"), 401, "not-authenticated")
+    credentials = {"username": alice.username, "password": PASSWORD}
+    assert_problem(api.post("/users/login/", credentials), 401, "wrong-credentials")
+    listed = api.get("/users/?limit=1000", bob).json()
+    assert alice.id not in {user["id"] for user in listed}
+    assert bob.id in {user["id"] for user in listed}
+
+
+def test_the_name_is_never_given_out_again(api: Api, alice: User) -> None:
+    erase(api, alice)
+    again = {"username": alice.username.upper(), "password": PASSWORD}
+    assert_problem(api.post("/users/register/", again), 409, "username-taken")
+
+
+def test_a_wrong_password_erases_nobody(api: Api, alice: User) -> None:
+    problem = assert_problem(erase(api, alice, "a guess"), 422, "wrong-password")
+    assert places(problem) == [["body", "password"]]
+    assert api.balance(alice) == 4000
+
+
+@pytest.mark.parametrize("body", [None, {}, {"password": 1}, {"password": PASSWORD, "really": 1}])
+def test_a_body_that_does_not_fit_erases_nobody(api: Api, alice: User, body: Any) -> None:
+    request = {} if body is None else {"json": body}
+    assert api.call("DELETE", "/users/me/", alice, **request).status_code in (415, 422)
+    assert api.balance(alice) == 4000
+
+
+def test_it_takes_a_jwt(api: Api) -> None:
+    answer = api.call("DELETE", "/users/me/", json={"password": PASSWORD})
+    assert_problem(answer, 401, "not-authenticated")
+
+
+def test_whoever_waits_for_a_message_then_is_told(
+    api: Api, alice: User, held: threading.Event
+) -> None:
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.append(api.send(alice, "hold on")))
+    waiting.start()
+    until = time.monotonic() + 20
+    while not api.get("/conversations/", alice).json() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert erase(api, alice).status_code == 204
+    waiting.join(20)
+    (answer,) = answers
+    assert_problem(answer, 404, "not-found")
+    held.set()
+
+
+def test_staff_erase_whoever_asks_them_to(api: Api, alice: User, staff: User) -> None:
+    assert api.call("DELETE", f"/users/{alice.id}/", staff).status_code == 204
+    assert_problem(api.get("/token/", alice), 401, "not-authenticated")
+    for gone in (alice.id, uuid4()):
+        assert_problem(api.call("DELETE", f"/users/{gone}/", staff), 404, "not-found")
+        gift = {"amount": 5, "reason": "x"}
+        assert_problem(api.post(f"/users/{gone}/grants/", gift, staff), 404, "not-found")
+        assert_problem(api.post(f"/users/{gone}/activate/", None, staff), 404, "not-found")
+
+
+def test_members_erase_nobody_else(api: Api, alice: User, bob: User) -> None:
+    assert_problem(api.call("DELETE", f"/users/{bob.id}/", alice), 403, "staff-only")
+    assert api.balance(bob) == 4000
