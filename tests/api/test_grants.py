@@ -8,7 +8,9 @@ import httpx
 import pytest
 from pytest_django import Settings
 
+from accounts import staff_api
 from eventstore.reading import RecordedEvent, max_position, read_events
+from projections import progress
 from tests.api.client import Api, User, assert_problem, places
 
 
@@ -50,6 +52,24 @@ def test_the_log_says_who_and_on_which_request(api: Api, staff: User, alice: Use
         answer.headers["x-request-id"],
         answer.json()["id"],
     )
+
+
+def test_the_answer_comes_when_the_balance_shows_it(
+    api: Api, staff: User, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[tuple[int, tuple[str, ...]]] = []
+
+    async def shown(position: int, *names: str) -> bool:
+        waited.append((position, names))
+        return await progress.shown(position, *names)
+
+    monkeypatch.setattr(staff_api, "shown", shown)
+    before = max_position()
+    for _ in range(2):
+        grant(api, staff, alice.id, key="monday")
+    (event,) = grants_since(before)
+    assert all(position >= event.position and "balances" in names for position, names in waited)
+    assert len(waited) == 2
 
 
 def test_staff_may_grant_to_staff_and_to_oneself(api: Api, staff: User) -> None:
