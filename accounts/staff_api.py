@@ -16,8 +16,6 @@ from projections.progress import shown
 router = Router(tags=["staff"], auth=StaffJwt())
 
 _ONE: dict[str, Any] = {"responses": {404: {}}}
-#: The read models that show a grant.
-_SHOWING_GRANT = ("balances",)
 
 
 @router.post(
@@ -40,7 +38,7 @@ async def grant_tokens(
     grant_id = staff_commands.grant_id_for(caller.user_id, idempotency_key(request))
     command = staff_commands.GrantTokens(grant_id, user_id, body.amount, body.reason)
     granted = await in_thread(staff_commands.grant_tokens, command, _cause(request))
-    await shown(granted.position, *_SHOWING_GRANT)
+    await shown(granted.position, *staff_commands.SHOWING_GRANT)
     answer = schemas.Grant(id=grant_id, user_id=user_id, amount=body.amount, reason=body.reason)
     return Status(201, answer)
 

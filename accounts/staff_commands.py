@@ -24,6 +24,9 @@ R = TypeVar("R")
 #: Who gives what is granted in a shell: all who work there share their keys.
 SHELL = uuid5(NAMESPACE_URL, "chatledger:shell")
 
+#: The read models that show a grant.
+SHOWING_GRANT = ("balances",)
+
 
 class GrantKeyReused(Refused):
     """The key belongs to a grant to another user, of another amount or for another reason."""

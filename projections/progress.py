@@ -5,12 +5,16 @@ positions once a second makes up for notifications that were lost.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 from eventstore import notifications
 from eventstore.marker import Marker
 from projections import positions
 from projections.registry import PROJECTIONS
+
+#: How often a process without a listener looks.
+LOOK_EVERY_SECONDS = 0.02
 
 _markers = {name: Marker() for name in PROJECTIONS}
 
@@ -24,6 +28,18 @@ async def shown(position: int, *names: str, timeout_seconds: float = 2.0) -> boo
         if not await _markers[name].reached(position, left):
             return False
     return True
+
+
+def wait_until_shown(position: int, *names: str, timeout_seconds: float = 2.0) -> bool:
+    """The same for a process that hears of no runner, as a command in a shell: it looks itself."""
+    until = time.monotonic() + timeout_seconds
+    while True:
+        places = positions.live()
+        if all(name in places and places[name].position >= position for name in names):
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(LOOK_EVERY_SECONDS)
 
 
 def advance(reached: Mapping[str, int]) -> None:

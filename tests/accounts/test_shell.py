@@ -10,6 +10,7 @@ from pytest_django import Settings
 from accounts import staff_commands
 from accounts.commands import RegisterUser, register_user
 from accounts.domain import Account
+from accounts.management.commands import grant_tokens as grant_command
 from accounts.models import Credential
 from accounts.names import find_user
 from eventstore import keys
@@ -21,6 +22,18 @@ from tests.accounts.conftest import CAUSE, PASSWORD
 Capture = pytest.CaptureFixture[str]
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def waited_for(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """What a command would have waited for, if there were a runner."""
+    waited: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        grant_command,
+        "wait_until_shown",
+        lambda position, *names: waited.extend((position, name) for name in names),
+    )
+    return waited
 
 
 def tokens(user_id: UUID) -> int:
@@ -74,6 +87,13 @@ def test_a_grant_says_what_was_done_and_is_in_the_log(alice: UUID, capsys: Captu
     events = read_events(before)
     assert [event.actor for event in events] == [shell_cause().actor] * 2
     assert keys.decrypt_all([event.data["reason"] for event in events]) == ["sorry"] * 2
+
+
+def test_a_grant_waits_until_the_balance_shows_it(
+    alice: UUID, waited_for: list[tuple[int, str]]
+) -> None:
+    grant("alice")
+    assert (max_position(), "balances") in waited_for
 
 
 def test_a_user_who_is_called_by_id_is_named_once(alice: UUID, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connection
@@ -45,6 +46,21 @@ def test_every_named_projection_must_have_passed() -> None:
     progress.advance({"balances": 7})
     assert shown(7, "balances")
     assert not shown(7, "balances", "history")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_hears_of_no_runner_looks_itself() -> None:
+    position = happened(registered(ALICE), granted(ALICE, 500))
+    drain(ProjectionRunner())
+    assert not shown(position + 1, "balances")
+    assert progress.wait_until_shown(position, *PROJECTIONS, timeout_seconds=0.0)
+    assert not progress.wait_until_shown(position + 1, "balances", timeout_seconds=0.05)
+
+    later = happened(granted(ALICE, 500))
+    with ThreadPoolExecutor(1) as pool:
+        runner = pool.submit(in_threads, lambda: drain(ProjectionRunner()))
+        assert progress.wait_until_shown(later, "balances", timeout_seconds=HEARD_SECONDS_MAX)
+        runner.result()
 
 
 def test_nothing_is_waited_for_beyond_the_timeout() -> None:

@@ -10,6 +10,7 @@ from accounts import schemas, shell, staff_commands
 from accounts.grants import GRANT_TOKENS_MAX, REASON_CHARACTERS_MAX
 from accounts.idempotency import InvalidIdempotencyKey, checked_key
 from eventstore.cause import shell_cause
+from projections.progress import wait_until_shown
 
 
 class Command(BaseCommand):
@@ -47,6 +48,7 @@ class Command(BaseCommand):
                     "--key: this key was used for a grant to another user, of another amount or "
                     "for another reason; nothing was granted"
                 ) from error
+            wait_until_shown(granted.position, *staff_commands.SHOWING_GRANT)
         done = "had been granted before" if granted.repeated else "granted"
         self.stdout.write(
             f"{shell.shown(user, user_id)}: {body.amount} tokens {done}, "
