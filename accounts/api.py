@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from ninja import P, QueryEx, Router, Status
 from ninja.security import HttpBearer
+from pydantic import WithJsonSchema
 
 from accounts import commands, schemas
 from accounts.domain import STAFF
 from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
 from eventstore.cause import Cause
+from eventstore.clock import to_datetime
 from eventstore.database import guarded, in_thread
+from eventstore.instants import parse_instant, rfc3339, settle
 from projections import queries
 from projections.progress import shown
 
@@ -29,6 +32,14 @@ PAGE_MAX = 1000
 PASSWORD_THREADS_MAX = 2
 
 router = Router(tags=["accounts"])
+
+
+_NEXT = {"Link": {"description": "the next page", "schema": {"type": "string"}}}
+_InstantText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+_INSTANT = P(
+    description="a time with an offset (RFC 3339); a `+` in it is written `%2B`",
+    example="2026-11-22T10:00:00Z",
+)
 
 
 class NotAuthenticated(Exception):
@@ -45,6 +56,14 @@ class NotStaff(Exception):
 
 class NotShownYet(Exception):
     """The read model does not show yet what the log holds."""
+
+
+class BeforeRegistration(Exception):
+    """The account did not exist then; `registered` is when it was opened, in microseconds."""
+
+    def __init__(self, registered: int) -> None:
+        super().__init__(f"the account was opened at {rfc3339(registered)}")
+        self.registered = registered
 
 
 class BearerJwt(HttpBearer):
@@ -92,7 +111,7 @@ async def register_user(request: ApiRequest, body: schemas.Register) -> Status[s
         commands.RegisterUser(username=body.username, password=body.password),
         Cause("anonymous", request.request_id),
     )
-    await shown(registered.position, "users", "balances")
+    await shown(registered.position, "users", "balances", "statement")
     answer = schemas.Registered(
         id=registered.user_id, username=registered.username, tokens=registered.tokens
     )
@@ -180,14 +199,71 @@ async def log_out(request: ApiRequest) -> Status[None]:
     "/token/",
     operation_id="get_token_balance",
     summary="Show my balance",
-    response=schemas.Balance,
+    response=schemas.BalanceAt | schemas.Balance,
+    openapi_extra={"responses": {404: {}}},
 )
-async def get_token_balance(request: ApiRequest) -> schemas.Balance:
-    """Show how many tokens the caller has."""
+async def get_token_balance(
+    request: ApiRequest, at: QueryEx[_InstantText | None, _INSTANT] = None
+) -> schemas.Balance:
+    """Show how many tokens the caller has, or had `at` a time since they registered."""
+    if at is not None:
+        return await _balance_at(request.auth.user_id, parse_instant(at))
     tokens = await in_thread(queries.balance, request.auth.user_id)
     if tokens is None:
         raise NotShownYet
     return schemas.Balance(tokens=tokens)
+
+
+@router.get(
+    "/token/statement/",
+    operation_id="get_statement",
+    summary="Show my statement",
+    response=list[schemas.StatementEntry],
+    openapi_extra={"responses": {200: {"headers": _NEXT}}},
+)
+async def get_statement(
+    request: ApiRequest,
+    response: HttpResponse,
+    limit: QueryEx[int, P(ge=1, le=PAGE_MAX, description="entries a page")] = PAGE_DEFAULT,
+    before: QueryEx[
+        int | None, P(ge=1, le=queries.ENTRY_MAX, description="an entry: those right before it")
+    ] = None,
+) -> list[queries.StatementRow]:
+    """List what the caller's tokens came from and went to, newest first.
+
+    `Link` leads to the next page. An entry's balance is the one after it.
+    """
+    rows = await in_thread(_statement, request.auth.user_id, before, limit + 1)
+    page = rows[:limit]
+    if len(rows) > limit:
+        query = urlencode({"limit": limit, "before": page[-1].entry})
+        response["Link"] = f'<{request.path}?{query}>; rel="next"'
+    return page
+
+
+async def _balance_at(user_id: UUID, at: int) -> schemas.BalanceAt:
+    end = await in_thread(settle, at)
+    # A balance of the past is the same whenever it is asked for: never one that is not yet shown.
+    if not await shown(end, "users", "statement"):
+        raise NotShownYet
+    tokens = await in_thread(_balance_since_registration, user_id, at)
+    return schemas.BalanceAt(tokens=tokens, at=to_datetime(at))
+
+
+def _balance_since_registration(user_id: UUID, at: int) -> int:
+    registered = queries.registered_at(user_id)
+    if registered is None:
+        raise NotShownYet
+    if at < registered:
+        raise BeforeRegistration(registered)
+    return queries.balance_at(user_id, at)
+
+
+def _statement(user_id: UUID, before: int | None, limit: int) -> list[queries.StatementRow]:
+    rows = queries.statement(user_id, before, limit)
+    if not rows and before is None and queries.balance(user_id) is None:
+        raise NotShownYet
+    return rows
 
 
 def _user_and_balance(user_id: UUID) -> tuple[queries.UserRow, int]:

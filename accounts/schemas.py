@@ -97,6 +97,31 @@ class Balance(Answer):
     tokens: Tokens
 
 
+class BalanceAt(Balance):
+    """A balance as it was."""
+
+    at: datetime = Field(description="the time that was asked for, in UTC")
+
+
+class StatementEntry(Answer):
+    """A movement of tokens, with the balance after it."""
+
+    entry: int = Field(description="counts within the account, from 1", examples=[2])
+    at: datetime
+    kind: str = Field(
+        description="`granted`, `debited` or `refunded`",
+        examples=["debited"],
+        json_schema_extra={"enum": ["granted", "debited", "refunded"]},
+    )
+    amount: int = Field(description="tokens, never less than 0", examples=[100])
+    balance: int = Field(description="tokens after it", examples=[3900])
+    message_id: UUID | None = Field(description="the message that was paid for, or refunded")
+    reason: str | None = Field(
+        description="why tokens were granted, in words; why a message was refunded, as a code",
+        examples=["signup"],
+    )
+
+
 class ChangePassword(Body):
     """The password as it is, and as it shall be."""
 

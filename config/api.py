@@ -30,6 +30,7 @@ from config.problems import FieldError, Problem, problem_response
 from config.strict_json import ForbiddenText, MalformedJson, parse_strict
 from conversations import commands as message_commands
 from eventstore.database import StoreUnavailable
+from eventstore.instants import InTheFuture, MalformedInstant
 from projections.queries import ReadModelParked, UnknownCursor
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,11 @@ def _cursor_name(request: HttpRequest) -> str:
     return "before" if "before" in request.GET else "after"
 
 
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[0].upper() + text[1:]
+
+
 def _costs() -> str:
     return "may cost up to" if settings.PRICING == "usage" else "costs"
 
@@ -93,6 +99,18 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     accounts.api.InvalidJwt: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
     accounts.api.NotStaff: Answer(problems.STAFF_ONLY),
     accounts.api.NotShownYet: Answer(problems.READ_MODEL_BEHIND),
+    MalformedInstant: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [(("query", "at"), f"{_sentence(error)}.")],
+    ),
+    InTheFuture: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [(("query", "at"), f"{_sentence(error)}.")],
+    ),
+    accounts.api.BeforeRegistration: Answer(
+        problems.NOT_FOUND,
+        detail=lambda error: f"There was no balance yet: {error}.",
+    ),
     account_domain.AccountDeactivated: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
     account_domain.InsufficientTokens: Answer(
         problems.INSUFFICIENT_TOKENS,

@@ -35,7 +35,7 @@ _LISTED: dict[str, Any] = {"responses": {200: {"headers": _LINK}}}
 _ONE: dict[str, Any] = {"responses": {404: {}}}
 
 #: The read models that show what a deletion changed.
-_SHOWING_DELETION = ("conversations", "history", "balances")
+_SHOWING_DELETION = ("conversations", "history", "balances", "statement")
 
 
 @router.get(

@@ -26,7 +26,7 @@ from projections.progress import shown
 HEARTBEAT_SECONDS = 15.0
 _HEARTBEAT = b": still there\n\n"
 #: The read models that show a message, and what it did to its conversation and its sender's tokens.
-SHOWING = ("history", "balances", "conversations")
+SHOWING = ("history", "balances", "statement", "conversations")
 
 
 class MalformedEventId(Exception):

@@ -11,7 +11,7 @@ from eventstore.keys import read_texts
 from eventstore.reading import as_uuid, id_parameter
 from projections.queries.errors import ReadModelParked
 from projections.queries.parked import ERROR
-from projections.queries.statements import every, live, one
+from projections.queries.statements import Row, every, live, one
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,17 @@ def balance(user_id: UUID) -> int | None:
 
 def user(user_id: UUID) -> UserRow | None:
     """A user by id, None when there is none. Raises `ReadModelParked`."""
-    parameter = id_parameter(user_id)
-    row = one(USER, [parameter, parameter])
-    if row is None:
-        return None
-    *columns, error = row
-    if error is not None:
-        raise ReadModelParked("users", user_id, error)
-    return None if columns[0] is None else _users([columns])[0]
+    row = _user(user_id)
+    return None if row is None else _users([row])[0]
+
+
+def registered_at(user_id: UUID) -> int | None:
+    """When a user registered, None when there is none. Raises `ReadModelParked`.
+
+    In microseconds since the epoch, UTC.
+    """
+    row = _user(user_id)
+    return None if row is None else int(row[2])
 
 
 def list_users(after: UUID | None, limit: int) -> list[UserRow]:
@@ -59,6 +62,17 @@ def list_users(after: UUID | None, limit: int) -> list[UserRow]:
         if len(rows) < limit or position <= rows[-1][1]:
             raise ReadModelParked("users", as_uuid(stream_id), error)
     return _users([(user_id, username, at) for user_id, _, username, at in rows])
+
+
+def _user(user_id: UUID) -> Row | None:
+    parameter = id_parameter(user_id)
+    row = one(USER, [parameter, parameter])
+    if row is None:
+        return None
+    *columns, error = row
+    if error is not None:
+        raise ReadModelParked("users", user_id, error)
+    return None if columns[0] is None else tuple(columns)
 
 
 def _users(rows: Sequence[Sequence[Any]]) -> list[UserRow]:

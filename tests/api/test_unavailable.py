@@ -11,6 +11,8 @@ from projections.queries import ReadModelParked
 from tests.api.client import Api, User, assert_problem
 
 STREAM = UUID(int=7)
+#: Long before anybody registered here.
+AT_AN_INSTANT = "/token/?at=2020-01-01T00:00:00Z"
 CREDENTIALS = {"username": "charlie", "password": "a long password"}
 
 
@@ -29,6 +31,9 @@ def raising(error: Exception) -> Callable[..., Any]:
         ("accounts.api.authenticate_jwt", "GET", "/token/", None),
         ("projections.queries.balance", "GET", "/token/", None),
         ("projections.queries.list_users", "GET", "/users/", None),
+        ("projections.queries.statement", "GET", "/token/statement/", None),
+        ("projections.queries.registered_at", "GET", AT_AN_INSTANT, None),
+        ("accounts.api.settle", "GET", AT_AN_INSTANT, None),
     ],
 )
 def test_without_a_database_the_client_may_come_back(
@@ -60,6 +65,8 @@ def test_a_send_that_cannot_be_stored_is_not_accepted(
         ("balance", "/token/"),
         ("user", "/users/me/"),
         ("list_users", "/users/"),
+        ("statement", "/token/statement/"),
+        ("registered_at", AT_AN_INSTANT),
         ("message", f"/messages/{STREAM}/"),
     ],
 )
@@ -73,7 +80,10 @@ def test_what_is_parked_is_not_shown_and_the_reason_is_told(
     assert "balances" in problem["detail"]
 
 
-@pytest.mark.parametrize(("query", "path"), [("balance", "/token/"), ("user", "/users/me/")])
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [("balance", "/token/"), ("user", "/users/me/"), ("registered_at", AT_AN_INSTANT)],
+)
 def test_what_is_not_shown_yet_is_not_invented(
     api: Api, alice: User, monkeypatch: pytest.MonkeyPatch, query: str, path: str
 ) -> None:
@@ -81,6 +91,28 @@ def test_what_is_not_shown_yet_is_not_invented(
     answer = api.get(path, alice)
     assert_problem(answer, 503, "read-model-behind")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_statement_that_is_not_shown_yet_is_not_empty(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.queries.statement", lambda user_id, before, limit: [])
+    assert api.get("/token/statement/", alice).json() == []
+    monkeypatch.setattr("projections.queries.balance", lambda user_id: None)
+    assert_problem(api.get("/token/statement/", alice), 503, "read-model-behind")
+
+
+def test_without_followers_a_balance_of_the_past_is_not_told(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(position: int, *names: str) -> bool:
+        assert position > 0
+        assert set(names) == {"users", "statement"}
+        return False
+
+    monkeypatch.setattr("accounts.api.shown", never)
+    assert_problem(api.get(AT_AN_INSTANT, alice), 503, "read-model-behind")
+    assert api.balance(alice) == 4000
 
 
 @pytest.fixture

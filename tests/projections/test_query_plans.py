@@ -10,7 +10,7 @@ from eventstore.reading import id_parameter
 from projections.conversations import Conversations
 from projections.history import History
 from projections.models import Balance, Conversation, Message, StatementEntry, User
-from projections.queries import accounts, conversations, history, turns
+from projections.queries import accounts, conversations, entries, history, turns
 from projections.queries.conversations import POSITION_MAX
 from projections.runner import ProjectionRunner
 from projections.statement import Statement
@@ -103,6 +103,10 @@ QUERIES: dict[str, tuple[str, list[Any]]] = {
     "cursor": (conversations.CURSOR, [ALICE, TALK]),
     "conversations": (conversations.CONVERSATIONS, [ALICE, POSITION_MAX, 100]),
     "more conversations": (conversations.CONVERSATIONS, [ALICE, LONG // 2, 100]),
+    "statement": (entries.STATEMENT, [ALICE, POSITION_MAX, 100]),
+    "more of the statement": (entries.STATEMENT, [ALICE, LONG // 2, 100]),
+    "balance at": (entries.BALANCE_AT, [ALICE, ALICE, LONG // 2, ALICE]),
+    "parked account": (entries.PARKED, [ALICE]),
     "nobody's conversations": (conversations.CONVERSATIONS, [BOB, POSITION_MAX, 100]),
 }
 PAGES = ("first page", "last page", "page after", "page before", "turns", "more turns")
@@ -157,13 +161,29 @@ def test_an_entry_finds_the_one_before_it_without_reading_others() -> None:
     assert not re.search(r"TEMP B-TREE|Sort Key: (?!given)", plan), plan
 
 
+def test_a_balance_of_the_past_looks_at_one_entry_in_each_step() -> None:
+    # PostgreSQL makes the plan of a step of the search when it comes to it.
+    plan = plan_of(*QUERIES["balance at"], how="EXPLAIN ANALYZE")
+    one, last = "(generation=? AND user_id=? AND entry=?)", "(generation=? AND user_id=?)"
+    if is_sqlite():
+        assert (plan.count(one), plan.count(last)) == (2, 1), plan
+    else:
+        one = r"Index Cond: \(\(generation = .*\) AND \(user_id = .*\) AND \(entry = .*\)\)"
+        assert len(re.findall(one, plan)) == 2, plan
+        assert "Index Only Scan Backward using statement_in_order" in plan, plan
+
+
 def is_sqlite() -> bool:
     return connection.vendor == "sqlite"
 
 
 def scans(plan: str) -> bool:
-    """Whether it reads a read model from end to end; pointers and parked events are few."""
-    return bool(re.search(r"(Seq Scan on|SCAN) (?!\w*(pointer|parked))\w*", plan))
+    """Whether it reads a read model from end to end; pointers and parked events are few.
+
+    So are the rows of a search, which has one at a time. A Bloom filter is made of a whole table.
+    """
+    few = r"(?!\w*(pointer|parked|search)|CONSTANT ROW)"
+    return bool(re.search(rf"(Seq Scan on|SCAN) {few}\w*|BLOOM FILTER", plan))
 
 
 def sorts(plan: str) -> bool:
@@ -183,9 +203,9 @@ def plan_of_change(statement: TableStatement, row: tuple[object, ...]) -> str:
     return plan_of(command.sql, list(command.parameters[0] if command.many else command.parameters))
 
 
-def plan_of(sql: str, values: list[Any]) -> str:
+def plan_of(sql: str, values: list[Any], *, how: str = "EXPLAIN") -> str:
     """A statement's plan, in the words of the database."""
-    how = "EXPLAIN QUERY PLAN" if is_sqlite() else "EXPLAIN"
+    how = "EXPLAIN QUERY PLAN" if is_sqlite() else how
     with connection.cursor() as cursor:
         cursor.execute(f"{how} {sql}", [id_parameter(value) for value in values])
         return "\n".join(row[3] if is_sqlite() else row[0] for row in cursor.fetchall())
