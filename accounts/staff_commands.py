@@ -25,7 +25,7 @@ R = TypeVar("R")
 SHELL = uuid5(NAMESPACE_URL, "chatledger:shell")
 
 #: The read models that show a grant.
-SHOWING_GRANT = ("balances",)
+SHOWING_GRANT = ("balances", "statement")
 
 
 class GrantKeyReused(Refused):
