@@ -35,6 +35,13 @@ class RecordedEvent:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableEvent:
+    """A row that is no event: nothing here writes one, so it was changed behind our back."""
+
+    position: int
+
+
 _COLUMNS = (
     "position, stream_id, version, topic, at, event_id, actor, request_id, causation_id, data"
 )
@@ -52,6 +59,35 @@ def read_events(after: int, limit: int = READ_MAX, upto: int | None = None) -> l
             parameters,
         )
         return [_recorded(row) for row in cursor.fetchall()]
+
+
+def read_each(
+    after: int,
+    limit: int = READ_MAX,
+    upto: int | None = None,
+    *,
+    topic: str | None = None,
+    stream_id: UUID | None = None,
+) -> list[RecordedEvent | UnreadableEvent]:
+    """As `read_events`, for who looks at the log instead of following it.
+
+    A row that is no event stands in its place as `UnreadableEvent`, and stops nothing. With `topic`
+    and `stream_id` only what fits; `upto` then bounds how much is looked through.
+    """
+    bounds: dict[str, Any] = {"position > %s": after}
+    if upto is not None:
+        bounds["position <= %s"] = upto
+    if topic is not None:
+        bounds["topic = %s"] = topic
+    if stream_id is not None:
+        bounds["stream_id = %s"] = id_parameter(stream_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM eventstore_event WHERE {' AND '.join(bounds)}"  # noqa: S608 (constants)
+            " ORDER BY position LIMIT %s",
+            [*bounds.values(), limit],
+        )
+        return [_recorded_if_readable(row) for row in cursor.fetchall()]
 
 
 def read_stream(stream_id: UUID) -> list[RecordedEvent]:
@@ -137,6 +173,13 @@ def id_parameter(value: UUID | str) -> UUID | str:
     if isinstance(value, UUID) and connection.vendor == "sqlite":
         return value.hex
     return value
+
+
+def _recorded_if_readable(row: tuple[Any, ...]) -> RecordedEvent | UnreadableEvent:
+    try:
+        return _recorded(row)
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return UnreadableEvent(row[0])
 
 
 def _recorded(row: tuple[Any, ...]) -> RecordedEvent:
