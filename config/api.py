@@ -17,6 +17,7 @@ from ninja.renderers import BaseRenderer
 
 import accounts.api
 import accounts.staff_api
+import audit.api
 import conversations.api
 import conversations.conversations_api
 import conversations.event_stream
@@ -25,6 +26,7 @@ from accounts import commands as account_commands
 from accounts import domain as account_domain
 from accounts import staff_commands
 from accounts.idempotency import InvalidIdempotencyKey
+from audit import proofs
 from config import health, problems
 from config.problems import FieldError, Problem, problem_response
 from config.strict_json import ForbiddenText, MalformedJson, parse_strict
@@ -177,6 +179,9 @@ ANSWERS: Mapping[type[Exception], Answer] = {
             " What was debited has been refunded."
         ),
     ),
+    proofs.EventNotFound: Answer(problems.NOT_FOUND, detail=str),
+    proofs.NotSealedYet: Answer(problems.NOT_SEALED_YET, headers={"Retry-After": "1"}),
+    proofs.SealDamaged: Answer(problems.SEAL_DAMAGED, detail=str),
     StoreUnavailable: Answer(problems.STORE_UNAVAILABLE),
     ReadModelParked: Answer(
         problems.READ_MODEL_PARKED,
@@ -279,6 +284,7 @@ api.add_router("", conversations.conversations_api.router)
 api.add_router("", privacy.api.router)
 api.add_router("", health.router, auth=None)
 api.add_router("", accounts.staff_api.router)
+api.add_router("", audit.api.router)
 for _kind in ANSWERS:
     api.add_exception_handler(_kind, answer_error)
 api.add_exception_handler(HttpError, answer_http_error)

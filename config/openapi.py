@@ -15,6 +15,7 @@ TAGS = [
     {"name": "messages", "description": "Sending messages and fetching responses."},
     {"name": "conversations", "description": "Conversations, and what was said in them."},
     {"name": "staff", "description": "What only staff may do."},
+    {"name": "audit", "description": "For auditors: the log, and the proof of it. Staff only."},
     {"name": "operators", "description": "For whoever runs this service."},
 ]
 #: What reading a JSON body can lead to.

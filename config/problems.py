@@ -200,6 +200,22 @@ READ_MODEL_PARKED = Problem(
     "show of this stream is not trusted. Nothing is lost.",
     "An operator finds the cause in the log and runs: manage.py retry_parked.",
 )
+NOT_SEALED_YET = Problem(
+    "not-sealed-yet",
+    503,
+    "The event is not sealed yet",
+    "The event is in the log, but no checkpoint seals it yet. One is made every second in which "
+    "there is something to seal.",
+    "Try again after Retry-After. If it stays, the followers are down: see /readyz/.",
+)
+SEAL_DAMAGED = Problem(
+    "seal-damaged",
+    503,
+    "What is stored cannot be proved",
+    "The event or the checkpoint over it is not as this service writes it: somebody or something "
+    "changed it in the database.",
+    "An operator finds out what was changed with: manage.py verify --seals.",
+)
 
 PROBLEMS: Mapping[str, Problem] = {
     value.slug: value for value in list(globals().values()) if isinstance(value, Problem)

@@ -127,7 +127,7 @@ def _document() -> dict[str, Any]:
 
 def _operation(method: str, path: str) -> dict[str, Any] | None:
     for template, operations in _document()["paths"].items():
-        if re.fullmatch(re.sub(r"\{\w+\}", "[0-9a-f-]{36}", template), path):
+        if re.fullmatch(re.sub(r"\{\w+\}", "([0-9a-f-]{36}|[0-9]+)", template), path):
             found: dict[str, Any] | None = operations.get(method.lower())
             return found
     return None
