@@ -10,7 +10,7 @@ import msgspec
 from eventstore.clock import to_datetime
 from eventstore.domain import TOPICS
 from eventstore.encrypted import EncryptedText
-from eventstore.reading import RecordedEvent, UnreadableEvent
+from eventstore.reading import RecordedEvent, UnreadableRow
 
 SOURCE = "urn:chatledger"
 MEDIA_TYPE = "application/cloudevents-batch+json"
@@ -18,9 +18,9 @@ MEDIA_TYPE = "application/cloudevents-batch+json"
 UNREADABLE = "chatledger.audit.Unreadable"
 
 
-def encode(event: RecordedEvent | UnreadableEvent) -> bytes | None:
+def encode(event: RecordedEvent | UnreadableRow) -> bytes | None:
     """One event as one line of JSON; None for a row that is no event."""
-    if isinstance(event, UnreadableEvent):
+    if isinstance(event, UnreadableRow):
         return None
     try:
         return _encode(as_cloudevent(event))

@@ -90,12 +90,12 @@ def measure_alone(folder: Path, env: Mapping[str, str], options: argparse.Namesp
         held &= rate >= ASKED_EVENTS_A_SECOND
         print(
             f"  replay beside {beside}: {rate:,.0f} events/s ({replay['swapped']:.1f} s,"
-            f" {replay['seconds']:.1f} s with the removal of old rows),"
-            f" peak {replay['peak_mib']:.0f} MiB",
+            f" {replay['seconds']:.1f} s with the removal of old rows,"
+            f" {replay['cpu']:.1f} s of CPU), peak {replay['peak_mib']:.0f} MiB",
             flush=True,
         )
     bare = here("bare", env, options)
-    ratio = bare["seconds"] / replay["swapped"]
+    ratio: float = bare["seconds"] / replay["swapped"]
     held &= ratio >= ASKED_RATIO
     print(
         f"  bare insert of the same {bare['rows']:,} rows: {bare['seconds']:.1f} s,"
@@ -164,6 +164,7 @@ def replay_here(options: argparse.Namespace) -> int:
     figures = {
         "swapped": applied_at[0] - began,
         "seconds": time.perf_counter() - began,
+        "cpu": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     print(json.dumps(figures))

@@ -45,7 +45,7 @@ class FieldMapper(Mapper[UUID]):
         if issubclass(cls, Event):
             data = with_encrypted_texts(
                 data,
-                stream_id=stored_event.originator_id,  # type: ignore[arg-type]  # UUIDs here
+                stream_id=stored_event.originator_id,
                 version=stored_event.originator_version,
                 topic=stored_event.topic,
             )

@@ -15,28 +15,92 @@ from eventstore.encrypted import with_encrypted_texts
 READ_MAX = 500
 
 
-@dataclass(frozen=True, slots=True)
+class UnreadableEvent(ValueError):
+    """What is stored as an event's data says nothing: no JSON, no object, or a broken mark."""
+
+
 class RecordedEvent:
     """An event as followers see it: where it stands, who caused it, what it says.
 
     `at` counts microseconds since the epoch (UTC). In `data`, ids are strings and personal fields
-    are `EncryptedText`, or None where the text was left out.
+    are `EncryptedText`, or None where the text was left out. What is stored is decoded when it is
+    first asked for: so an event that cannot be read stops whoever needs it, not whoever passes it,
+    and nobody pays for what he does not look at. `data` then raises `UnreadableEvent`.
     """
 
-    position: int
-    stream_id: UUID
-    version: int
-    topic: str
-    at: int
-    event_id: UUID
-    actor: str
-    request_id: str
-    causation_id: UUID | None
-    data: dict[str, Any]
+    __slots__ = (
+        *("position", "_stream", "version", "topic", "at", "_event", "actor", "request_id"),
+        *("_causation", "_data"),
+    )
+
+    def __init__(
+        self,
+        position: int,
+        stream_id: UUID | str,
+        version: int,
+        topic: str,
+        at: int,
+        event_id: UUID | str,
+        actor: str,
+        request_id: str,
+        causation_id: UUID | str | None,
+        data: dict[str, Any] | bytes | memoryview,
+    ) -> None:
+        self.position = position
+        self._stream = stream_id
+        self.version = version
+        self.topic = topic
+        self.at = at
+        self._event = event_id
+        self.actor = actor
+        self.request_id = request_id
+        self._causation = causation_id
+        self._data = data
+
+    @property
+    def stream_id(self) -> UUID:
+        stream = self._stream
+        if type(stream) is str:
+            self._stream = stream = UUID(hex=stream)
+        return stream  # type: ignore[return-value]  # a UUID by now
+
+    @property
+    def stream_digits(self) -> str:
+        """The stream's id as 32 hex digits: where many ids are only passed on."""
+        stream = self._stream
+        return stream if type(stream) is str else stream.hex  # type: ignore[union-attr]  # or a UUID
+
+    @property
+    def event_id(self) -> UUID:
+        return as_uuid(self._event)
+
+    @property
+    def causation_id(self) -> UUID | None:
+        return None if self._causation is None else as_uuid(self._causation)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        data = self._data
+        if type(data) is not dict:
+            self._data = data = self._decoded(data)  # type: ignore[arg-type]  # bytes as long as it is no dict
+        return data
+
+    def _decoded(self, stored: bytes) -> dict[str, Any]:
+        try:
+            return with_encrypted_texts(
+                _decode(stored), stream_id=self._stream, version=self.version, topic=self.topic
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UnreadableEvent(
+                f"the data of event {self.position} cannot be read ({error})"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"<event {self.position}: {self.topic} of stream {self.stream_id}>"
 
 
 @dataclass(frozen=True, slots=True)
-class UnreadableEvent:
+class UnreadableRow:
     """A row that is no event: nothing here writes one, so it was changed behind our back."""
 
     position: int
@@ -45,7 +109,8 @@ class UnreadableEvent:
 _COLUMNS = (
     "position, stream_id, version, topic, at, event_id, actor, request_id, causation_id, data"
 )
-_decode = msgspec.json.Decoder().decode
+_COLUMN_COUNT = len(_COLUMNS.split())
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def read_events(after: int, limit: int = READ_MAX, upto: int | None = None) -> list[RecordedEvent]:
@@ -58,7 +123,7 @@ def read_events(after: int, limit: int = READ_MAX, upto: int | None = None) -> l
             " ORDER BY position LIMIT %s",
             parameters,
         )
-        return [_recorded(row) for row in cursor.fetchall()]
+        return [RecordedEvent(*row) for row in cursor.fetchall()]
 
 
 def read_each(
@@ -68,10 +133,10 @@ def read_each(
     *,
     topic: str | None = None,
     stream_id: UUID | None = None,
-) -> list[RecordedEvent | UnreadableEvent]:
+) -> list[RecordedEvent | UnreadableRow]:
     """As `read_events`, for who looks at the log instead of following it.
 
-    A row that is no event stands in its place as `UnreadableEvent`, and stops nothing. With `topic`
+    A row that is no event stands in its place as `UnreadableRow`, and stops nothing. With `topic`
     and `stream_id` only what fits; `upto` then bounds how much is looked through.
     """
     bounds: dict[str, Any] = {"position > %s": after}
@@ -87,7 +152,7 @@ def read_each(
             " ORDER BY position LIMIT %s",
             [*bounds.values(), limit],
         )
-        return [_recorded_if_readable(row) for row in cursor.fetchall()]
+        return [_readable(row) for row in cursor.fetchall()]
 
 
 def read_stream(stream_id: UUID) -> list[RecordedEvent]:
@@ -97,7 +162,7 @@ def read_stream(stream_id: UUID) -> list[RecordedEvent]:
             f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id = %s ORDER BY version",  # noqa: S608 (constants)
             [id_parameter(stream_id)],
         )
-        return [_recorded(row) for row in cursor.fetchall()]
+        return [RecordedEvent(*row) for row in cursor.fetchall()]
 
 
 def read_stream_after(stream_id: UUID, version: int, limit: int = READ_MAX) -> list[RecordedEvent]:
@@ -108,7 +173,7 @@ def read_stream_after(stream_id: UUID, version: int, limit: int = READ_MAX) -> l
             " ORDER BY version LIMIT %s",
             [id_parameter(stream_id), version, limit],
         )
-        return [_recorded(row) for row in cursor.fetchall()]
+        return [RecordedEvent(*row) for row in cursor.fetchall()]
 
 
 def read_streams(stream_ids: Collection[UUID]) -> list[RecordedEvent]:
@@ -122,7 +187,7 @@ def read_streams(stream_ids: Collection[UUID]) -> list[RecordedEvent]:
             " ORDER BY position",
             list(map(id_parameter, stream_ids)),
         )
-        return [_recorded(row) for row in cursor.fetchall()]
+        return [RecordedEvent(*row) for row in cursor.fetchall()]
 
 
 def read_stream_now(stream_id: UUID) -> tuple[list[RecordedEvent], int]:
@@ -136,7 +201,7 @@ def read_stream_now(stream_id: UUID) -> tuple[list[RecordedEvent], int]:
         )
         rows = cursor.fetchall()
         now = rows[-1][-1] if clock and rows else database_clock(cursor)
-    return [_recorded(row[: len(RecordedEvent.__slots__)]) for row in rows], now
+    return [RecordedEvent(*row[:_COLUMN_COUNT]) for row in rows], now
 
 
 def has_event(stream_id: UUID, topic: str) -> bool:
@@ -175,25 +240,11 @@ def id_parameter(value: UUID | str) -> UUID | str:
     return value
 
 
-def _recorded_if_readable(row: tuple[Any, ...]) -> RecordedEvent | UnreadableEvent:
+def _readable(row: tuple[Any, ...]) -> RecordedEvent | UnreadableRow:
+    event = RecordedEvent(*row)
     try:
-        return _recorded(row)
-    except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError):
-        return UnreadableEvent(row[0])
-
-
-def _recorded(row: tuple[Any, ...]) -> RecordedEvent:
-    position, stream, version, topic, at, event_id, actor, request_id, causation, data = row
-    stream_id = as_uuid(stream)
-    return RecordedEvent(
-        position,
-        stream_id,
-        version,
-        topic,
-        at,
-        as_uuid(event_id),
-        actor,
-        request_id,
-        None if causation is None else as_uuid(causation),
-        with_encrypted_texts(_decode(data), stream_id=stream_id, version=version, topic=topic),
-    )
+        # All that is decoded later otherwise.
+        _ = event.data, event.stream_id, event.event_id, event.causation_id
+    except (UnreadableEvent, AttributeError, TypeError, ValueError):
+        return UnreadableRow(event.position)
+    return event

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from uuid import UUID
 
 from eventstore.reading import RecordedEvent
 from projections.models import Balance
@@ -25,25 +24,25 @@ class Balances(Projection):
     remove = table.delete()
 
     def __init__(self) -> None:
-        self.differences: dict[UUID, int] = defaultdict(int)
-        self.erased: list[tuple[UUID]] = []
+        self.differences: dict[str, int] = defaultdict(int)
+        self.erased: list[tuple[str]] = []
 
     @on("chatledger.accounts.UserRegistered")
     def registered(self, event: RecordedEvent) -> None:
-        self.differences[event.stream_id] += 0
+        self.differences[event.stream_digits] += 0
 
     @on("chatledger.accounts.TokensGranted", "chatledger.accounts.TokensRefunded")
     def credited(self, event: RecordedEvent) -> None:
-        self.differences[event.stream_id] += event.data["amount"]
+        self.differences[event.stream_digits] += event.data["amount"]
 
     @on("chatledger.accounts.TokensDebited")
     def debited(self, event: RecordedEvent) -> None:
-        self.differences[event.stream_id] -= event.data["amount"]
+        self.differences[event.stream_digits] -= event.data["amount"]
 
     @on(ERASED)
     def was_erased(self, event: RecordedEvent) -> None:
-        self.differences.pop(event.stream_id, None)
-        self.erased.append((event.stream_id,))
+        self.differences.pop(event.stream_digits, None)
+        self.erased.append((event.stream_digits,))
 
     def writes(self) -> Iterator[Write]:
         yield Write(self.remove, self.erased)

@@ -4,6 +4,8 @@ PostgreSQL gets a column as the text of an array, written here: psycopg's own wa
 took a third of a batch's time. SQLite would store any value in any column, so types are checked.
 """
 
+import contextlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -12,6 +14,8 @@ from uuid import UUID
 from django.db import models
 
 Values = Sequence[Any]
+
+_HEX_DIGITS = re.compile("[0-9a-fA-F]{32}")
 
 
 class ColumnType(ABC):
@@ -44,7 +48,16 @@ class Id(ColumnType):
     takes = frozenset({UUID, str})
 
     def checked(self, values: Values) -> Values:
-        return [_digits(value) for value in super().checked(values)]
+        self._refuse_others(values)
+        # All at once: one by one took a fifth of a replay.
+        digits = ",".join([each if type(each) is str else each.hex for each in values])
+        digits = digits.replace("-", "")
+        listed = digits.split(",")
+        if len(listed) == len(values) and {32}.issuperset(map(len, listed)):
+            with contextlib.suppress(ValueError):
+                if len(bytes.fromhex(digits.replace(",", ""))) == 16 * len(values):
+                    return listed
+        return [_digits(value) for value in values]
 
     def elements(self, values: Values) -> Iterable[str]:
         return values
@@ -55,7 +68,8 @@ class OptionalId(Id):
 
     def checked(self, values: Values) -> Values:
         self._refuse_others(values)
-        return [None if value is None else _digits(value) for value in values]
+        there = iter(super().checked([value for value in values if value is not None]))
+        return [None if value is None else next(there) for value in values]
 
     def elements(self, values: Values) -> Iterable[str]:
         return [value or "NULL" for value in values]
@@ -66,7 +80,7 @@ class Number(ColumnType):
     takes = frozenset({int, type(None)})
 
     def elements(self, values: Values) -> Iterable[str]:
-        return ["NULL" if value is None else str(value) for value in values]
+        return ",".join(map(str, values)).replace("None", "NULL").split(",")
 
 
 class Bytes(ColumnType):
@@ -89,9 +103,8 @@ def _digits(value: UUID | str) -> str:
     if isinstance(value, UUID):
         return value.hex
     digits = value.replace("-", "")
-    if len(digits) != 32:
+    if not _HEX_DIGITS.fullmatch(digits):
         raise ValueError(f"{value!r} is not a UUID")
-    int(digits, 16)
     return digits
 
 

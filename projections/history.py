@@ -31,15 +31,15 @@ class History(Projection):
     remove = table.delete(by="conversation_id")
 
     def __init__(self) -> None:
-        self.begun: dict[UUID, tuple[Any, ...]] = {}
-        self.ends: dict[UUID, tuple[Any, ...]] = {}
+        self.begun: dict[str, tuple[Any, ...]] = {}
+        self.ends: dict[str, tuple[Any, ...]] = {}
         self.deleted: list[tuple[str]] = []
 
     @on(SENT)
     def sent(self, event: RecordedEvent) -> None:
-        data = event.data
-        self.begun[event.stream_id] = (
-            event.stream_id,
+        data, message_id = event.data, event.stream_digits
+        self.begun[message_id] = (
+            message_id,
             data["user_id"],
             data["conversation_id"],
             event.position,
@@ -47,24 +47,25 @@ class History(Projection):
             event.at,
         )
         # Until it ends, a message costs what was debited for it.
-        self.ends[event.stream_id] = (PENDING, data["price"], None, None, None, None)
+        self.ends[message_id] = (PENDING, data["price"], None, None, None, None)
 
     @on("chatledger.conversations.ResponseGenerated")
     def generated(self, event: RecordedEvent) -> None:
         data = event.data
-        response = packed(data["response"])
-        self.ends[event.stream_id] = (DONE, data["cost"], response, data["model"], None, event.at)
+        end = (DONE, data["cost"], packed(data["response"]), data["model"], None, event.at)
+        self.ends[event.stream_digits] = end
 
     @on("chatledger.conversations.ResponseFailed")
     def failed(self, event: RecordedEvent) -> None:
         data = event.data
-        self.ends[event.stream_id] = (FAILED, data["cost"], None, None, data["reason"], event.at)
+        end = (FAILED, data["cost"], None, None, data["reason"], event.at)
+        self.ends[event.stream_digits] = end
 
     @on("chatledger.conversations.ResponseCancelled")
     def cancelled(self, event: RecordedEvent) -> None:
         data = event.data
-        response = packed(data["response"])
-        self.ends[event.stream_id] = (CANCELLED, data["cost"], response, None, None, event.at)
+        end = (CANCELLED, data["cost"], packed(data["response"]), None, None, event.at)
+        self.ends[event.stream_digits] = end
 
     @on(DELETED)
     def conversation_deleted(self, event: RecordedEvent) -> None:

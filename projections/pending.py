@@ -39,24 +39,21 @@ class Pending(Projection):
     remove = table.delete()
 
     def __init__(self) -> None:
-        self.sent_now: dict[UUID, tuple[Any, ...]] = {}
-        self.ended: list[tuple[UUID]] = []
+        self.sent_now: dict[str, tuple[Any, ...]] = {}
+        self.ended: list[tuple[str]] = []
 
     @on(SENT)
     def sent(self, event: RecordedEvent) -> None:
-        deadline_at = event.at + event.data["deadline_seconds"] * 1_000_000
-        self.sent_now[event.stream_id] = (
-            event.stream_id,
-            event.data["user_id"],
-            event.data["conversation_id"],
-            event.at,
-            deadline_at,
-        )
+        data, message_id, at = event.data, event.stream_digits, event.at
+        deadline_at = at + data["deadline_seconds"] * 1_000_000
+        row = (message_id, data["user_id"], data["conversation_id"], at, deadline_at)
+        self.sent_now[message_id] = row
 
     @on(*ENDS)
     def has_ended(self, event: RecordedEvent) -> None:
-        if self.sent_now.pop(event.stream_id, None) is None:
-            self.ended.append((event.stream_id,))
+        message_id = event.stream_digits
+        if self.sent_now.pop(message_id, None) is None:
+            self.ended.append((message_id,))
 
     def writes(self) -> Iterator[Write]:
         yield Write(self.add, list(self.sent_now.values()))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 from eventstore.reading import RecordedEvent
 from projections.models import StatementEntry
@@ -32,7 +31,7 @@ class Statement(Projection):
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] = []
-        self.erased: list[tuple[UUID]] = []
+        self.erased: list[tuple[str]] = []
 
     @on("chatledger.accounts.TokensGranted")
     def granted(self, event: RecordedEvent) -> None:
@@ -52,8 +51,8 @@ class Statement(Projection):
 
     @on(ERASED)
     def user_erased(self, event: RecordedEvent) -> None:
-        self.entries = [row for row in self.entries if row[1] != event.stream_id]
-        self.erased.append((event.stream_id,))
+        self.entries = [row for row in self.entries if row[1] != event.stream_digits]
+        self.erased.append((event.stream_digits,))
 
     def writes(self) -> Iterator[Write]:
         yield Write(self.remove, self.erased)
@@ -70,5 +69,5 @@ class Statement(Projection):
         reason: bytes | None = None,
         code: str | None = None,
     ) -> None:
-        row = (event.position, event.stream_id, difference)
+        row = (event.position, event.stream_digits, difference)
         self.entries.append((*row, event.at, kind, amount, message_id, reason, code))

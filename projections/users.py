@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 from eventstore.reading import RecordedEvent
 from projections.models import User
@@ -21,18 +20,19 @@ class Users(Projection):
     remove = table.delete()
 
     def __init__(self) -> None:
-        self.new: dict[UUID, tuple[Any, ...]] = {}
-        self.erased: list[tuple[UUID]] = []
+        self.new: dict[str, tuple[Any, ...]] = {}
+        self.erased: list[tuple[str]] = []
 
     @on("chatledger.accounts.UserRegistered")
     def registered(self, event: RecordedEvent) -> None:
         username = packed(event.data["username"])
-        self.new[event.stream_id] = (event.stream_id, event.position, username, event.at)
+        user_id = event.stream_digits
+        self.new[user_id] = (user_id, event.position, username, event.at)
 
     @on(ERASED)
     def was_erased(self, event: RecordedEvent) -> None:
-        if self.new.pop(event.stream_id, None) is None:
-            self.erased.append((event.stream_id,))
+        if self.new.pop(event.stream_digits, None) is None:
+            self.erased.append((event.stream_digits,))
 
     def writes(self) -> Iterator[Write]:
         yield Write(self.add, list(self.new.values()))

@@ -8,7 +8,7 @@ import pytest
 
 from audit.cloudevents import encode, encode_unreadable, rfc3339
 from eventstore.encrypted import EncryptedText
-from eventstore.reading import RecordedEvent, UnreadableEvent
+from eventstore.reading import RecordedEvent, UnreadableRow
 
 STREAM = UUID("a11ce000-0000-4000-8000-000000000001")
 EVENT = UUID("e0e00000-0000-4000-8000-000000000002")
@@ -103,7 +103,7 @@ def test_a_time_that_no_calendar_has_makes_an_event_unreadable(at: int) -> None:
 
 
 def test_a_row_that_is_no_event_gives_its_position() -> None:
-    assert encode(UnreadableEvent(7)) is None
+    assert encode(UnreadableRow(7)) is None
     assert json.loads(encode_unreadable(7)) == {
         "specversion": "1.0",
         "id": "unreadable-7",

@@ -1,12 +1,13 @@
 """Events that a projection cannot handle: parked with their stream, and healed in order."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 
+from eventstore.models import EventRecord
 from eventstore.reading import RecordedEvent
 from projections import positions, queries
 from projections.balances import Balances
@@ -67,7 +68,9 @@ def healed(monkeypatch: pytest.MonkeyPatch) -> None:
         def handle(projection: object, event: RecordedEvent) -> None:
             amount = event.data["amount"]
             said = event.data | {"amount": 100 if amount == "a hundred" else amount}
-            handler(projection, replace(event, data=said))
+            understood = copy(event)
+            understood._data = said
+            handler(projection, understood)
 
         return handle
 
@@ -120,6 +123,22 @@ def test_what_the_database_refuses_is_parked_like_what_the_code_refuses() -> Non
 def test_a_value_of_the_wrong_type_is_parked_on_either_database() -> None:
     projected(sent(), generated(model={"name": "dummy"}))
     assert parked() == [("history", 2, "TypeError: dict in a column of text")]
+
+
+@pytest.mark.parametrize(
+    "stored", [b"", b"\xff", b"[100]", b"{", b'{"amount": {"key": "?", "box": ""}}', b"[" * 9_999]
+)
+def test_an_event_whose_bytes_say_nothing_is_parked_and_everything_else_goes_on(
+    stored: bytes,
+) -> None:
+    happened(registered(ALICE), granted(ALICE, 500), registered(BOB, "bob"), granted(BOB, 500))
+    EventRecord.objects.filter(position=2).update(data=stored)
+    drain(ProjectionRunner())
+    for name in ("balances", "statement"):
+        ((_, position, error),) = parked(name)
+        assert position == 2
+        assert error.startswith("UnreadableEvent: the data of event 2 cannot be read")
+    assert rows(Balance, "balances", "user_id", "amount") == [(ALICE, 0), (BOB, 500)]
 
 
 def test_parking_is_reported(caplog: pytest.LogCaptureFixture) -> None:

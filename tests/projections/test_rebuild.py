@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from eventstore.models import EventRecord
 from projections import generations, positions, queries
 from projections import rebuild as rebuilding
 from projections.balances import Balances
@@ -209,6 +210,14 @@ def test_a_rebuild_stops_at_an_event_that_it_cannot_handle(
     assert positions.live() == before
     assert generations_with_rows() == {1}
     assert ParkedEvent.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_a_rebuild_names_an_event_whose_bytes_say_nothing() -> None:
+    happened(registered(ALICE), granted(ALICE, 500))
+    EventRecord.objects.filter(position=2).update(data=b"no JSON")
+    with pytest.raises(EventRefused, match=r"^balances cannot apply event 2 .*: UnreadableEvent"):
+        rebuild(BALANCES)
 
 
 @pytest.mark.django_db
