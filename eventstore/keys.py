@@ -121,6 +121,27 @@ def check_data_key() -> None:
         _unwrap(bytes(row.wrapped or b""), row.id, None)
 
 
+def wrapping_keys() -> list[bytes]:
+    """The keys that may wrap this log's top-level keys: `DATA_KEY`, and the one before it."""
+    known = (getattr(settings, name, None) for name in ("DATA_KEY", "DATA_KEY_PREVIOUS"))
+    return [key for key in known if key]
+
+
+def is_wrapped_by(wrapping_key: bytes, wrapped: bytes, key_id: UUID) -> bool:
+    """Whether this key wraps that one."""
+    return _opened(wrapping_key, wrapped, key_id) is not None
+
+
+def rewrap(wrapped: bytes, key_id: UUID, *, opened_by: Iterable[bytes], wrap_for: bytes) -> bytes:
+    """The same key, wrapped by another one. Raises `KeyUnreadable` if none of `opened_by` fits."""
+    for wrapping_key in opened_by:
+        secret = _opened(wrapping_key, wrapped, key_id)
+        if secret is not None:
+            nonce = os.urandom(NONCE_BYTES)
+            return nonce + AESGCM(wrap_for).encrypt(nonce, secret, key_id.bytes)
+    raise KeyUnreadable(f"key {key_id} is wrapped by another key")
+
+
 def forget() -> None:
     """Drop every unwrapped key from this process's memory."""
     _cache.clear()
@@ -209,6 +230,15 @@ def _unwrap(wrapped: bytes, key_id: UUID, outer: bytes | None) -> bytes:
             except InvalidTag:
                 continue
     raise KeyUnreadable(f"DATA_KEY does not open key {key_id}: is it the one this log began with?")
+
+
+def _opened(wrapping_key: bytes, wrapped: bytes, key_id: UUID) -> bytes | None:
+    try:
+        return AESGCM(wrapping_key).decrypt(
+            wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], key_id.bytes
+        )
+    except (InvalidTag, ValueError):  # ValueError: too short for a nonce
+        return None
 
 
 class _Cache:
