@@ -1,0 +1,27 @@
+"""A log to dump, and the same process's database emptied to load it into."""
+
+from collections.abc import Iterator
+
+import pytest
+from pytest_django import Settings
+
+from tests.dumps.making import dumped_log, empty_the_log, fill_the_log
+from tests.isolation import forget_the_database
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(transactional_db: None, settings: Settings) -> Iterator[None]:
+    """What a process remembers of a database belongs to that database alone."""
+    forget_the_database()
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    yield
+    forget_the_database()
+
+
+@pytest.fixture
+def dumped() -> bytes:
+    """A dump of a log that has something of everything; the log is empty again."""
+    fill_the_log()
+    made = dumped_log()
+    empty_the_log()
+    return made

@@ -1,0 +1,239 @@
+"""A dump that is cut short, altered or not for this log changes nothing, and is told why."""
+
+import hashlib
+import io
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from django.db import connection
+from django.test.utils import override_settings
+
+from accounts.commands import RegisterUser, register_user
+from accounts.models import Credential
+from audit.dumps import wrapping
+from audit.dumps.dumping import dump
+from audit.dumps.errors import DumpDamaged, DumpRefused, LogNotEmpty
+from audit.dumps.loading import load
+from eventstore import keys
+from eventstore.database import writing
+from eventstore.models import CheckpointRecord, DataKey
+from tests.dumps.making import (
+    CAUSE,
+    PASSWORD,
+    dumped_log,
+    empty_the_log,
+    fill_the_log,
+    stored_rows,
+)
+
+SEED = 20261122
+CUTS = 60
+ALTERATIONS = 150
+
+
+def assert_refused(
+    data: bytes, match: str, kind: type[DumpRefused] = DumpDamaged, **how: Any
+) -> None:
+    """Refused for that reason, in one line, with nothing changed."""
+    before = stored_rows()
+    with pytest.raises(DumpRefused, match=match) as refused:
+        load(io.BytesIO(data), passphrase=None, report=lambda done, total: None, **how)
+    assert type(refused.value) is kind, refused.value
+    assert "\n" not in str(refused.value)
+    assert stored_rows() == before
+
+
+def rewritten(data: bytes, change: Callable[[list[Any]], None]) -> bytes:
+    """What somebody makes who changes lines and writes the last one anew."""
+    lines = [msgspec.json.decode(line) for line in data.splitlines()]
+    change(lines)
+    body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines[:-1])
+    end = lines[-1] | {"sha256": hashlib.sha256(body).hexdigest()}
+    return body + msgspec.json.encode(end) + b"\n"
+
+
+def of_kind(lines: list[Any], kind: str) -> list[Any]:
+    return [line for line in lines if line.get("kind") == kind]
+
+
+@pytest.mark.parametrize("seed", [SEED])
+def test_a_dump_that_is_cut_short_anywhere_is_called_so(dumped: bytes, seed: int) -> None:
+    chance = random.Random(seed)
+    places = {len(dumped) - 1, *(chance.randrange(1, len(dumped)) for _ in range(CUTS))}
+    for place in places:
+        lines = dumped[:place].count(b"\n")
+        assert_refused(dumped[:place], f"cut short, behind line {lines}$")
+    assert_refused(b"", "there is nothing in it")
+
+
+@pytest.mark.parametrize("seed", [SEED])
+def test_a_bit_that_is_altered_anywhere_is_found(dumped: bytes, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(ALTERATIONS):
+        altered = bytearray(dumped)
+        altered[chance.randrange(len(altered))] ^= 1 << chance.randrange(8)
+        assert_refused(bytes(altered), "altered|cut short|chatledger-dump")
+
+
+@pytest.mark.parametrize("kind", ["seal_key", "data_key", "credential", "event", "checkpoint"])
+def test_a_line_that_is_removed_doubled_or_moved_is_found(dumped: bytes, kind: str) -> None:
+    lines = dumped.splitlines(keepends=True)
+    place = next(n for n, line in enumerate(lines) if b'{"kind":"%s"' % kind.encode() in line)
+    without = lines[:place] + lines[place + 1 :]
+    assert_refused(b"".join(without), "altered")
+    assert_refused(b"".join(lines[: place + 1] + lines[place:]), "altered")
+    last = lines[-2]
+    moved = [*lines[:place], last, *lines[place:-2], lines[-1]]
+    assert_refused(b"".join(moved), "altered")
+
+
+def test_bytes_behind_the_end_are_found(dumped: bytes) -> None:
+    assert_refused(dumped + b"\n", "something stands behind its last line")
+    assert_refused(dumped * 2, "something stands behind its last line")
+
+
+def test_what_is_no_dump_is_called_so() -> None:
+    assert_refused(b"hello\n", "this is no chatledger-dump")
+    assert_refused(b'{"format":"other","version":1}\n', "this is no chatledger-dump")
+    assert_refused(b"x" * 1000, "cut short")
+
+
+def test_a_newer_format_is_told_from_damage(dumped: bytes) -> None:
+    def newer(lines: list[Any]) -> None:
+        lines[0]["version"] = 2
+
+    assert_refused(rewritten(dumped, newer), "version 2 of its format", DumpRefused)
+
+
+def test_a_dump_whose_log_has_a_gap_is_refused(dumped: bytes) -> None:
+    def with_gap(lines: list[Any]) -> None:
+        for event in of_kind(lines, "event")[3:]:
+            event["position"] += 1
+        lines[0]["last_position"] += 1
+
+    assert_refused(rewritten(dumped, with_gap), "position 4 is missing", DumpRefused)
+
+
+def test_a_dump_whose_rows_collide_is_refused(dumped: bytes) -> None:
+    def colliding(lines: list[Any]) -> None:
+        first, second, *_ = of_kind(lines, "event")
+        second |= {"stream_id": first["stream_id"], "version": first["version"]}
+
+    assert_refused(rewritten(dumped, colliding), "this database refuses it", DumpRefused)
+
+
+def test_a_head_that_the_checkpoints_do_not_have_is_found(dumped: bytes) -> None:
+    def other_head(lines: list[Any]) -> None:
+        lines[0]["head"]["number"] += 1
+
+    assert_refused(rewritten(dumped, other_head), "does not end where its first line says")
+
+
+def test_another_data_key_is_told_what_helps(dumped: bytes) -> None:
+    with override_settings(DATA_KEY=os.urandom(32), DATA_KEY_PREVIOUS=None):
+        assert_refused(dumped, "make the dump with --data-key-file or --passphrase", DumpRefused)
+
+
+def test_a_wrong_or_missing_passphrase_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wrapping, "SCRYPT_N", 2**10)
+    file = tmp_path / "passphrase"
+    file.write_text("the right passphrase")
+    fill_the_log()
+    data = dumped_log(wrapping.for_passphrase(file))
+    empty_the_log()
+    assert_refused(data, "--passphrase-file", DumpRefused)
+    with pytest.raises(DumpRefused, match="passphrase does not open"):
+        load(io.BytesIO(data), passphrase=b"the wrong passphrase", report=lambda done, total: None)
+    assert not DataKey.objects.exists()
+    # Not the passphrase is wrong, but what it is mixed with: the damage is named.
+    altered = data.replace(b'"r":8', b'"r":4', 1)
+    with pytest.raises(DumpDamaged, match="altered"):
+        load(io.BytesIO(altered), passphrase=b"the right passphrase", report=lambda d, t: None)
+
+
+def test_a_passphrase_for_a_dump_without_one_is_refused(dumped: bytes) -> None:
+    with pytest.raises(DumpRefused, match="leave --passphrase-file out"):
+        load(io.BytesIO(dumped), passphrase=b"something long", report=lambda done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("short", "12 to 1024 bytes"), ("", "12 to 1024"), ("x" * 2000, "12 to"), ("a\nb" * 9, "12")],
+)
+def test_a_passphrase_that_is_none_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "passphrase"
+    file.write_text(text)
+    with pytest.raises(DumpRefused, match=reason):
+        wrapping.read_passphrase(file)
+
+
+@pytest.mark.parametrize("text", ["", "DATA_KEY=short\n", "SECRET_KEY=x\n", "DATA_KEY=%%%\n"])
+def test_a_file_without_a_data_key_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "keys.env"
+    file.write_text(text)
+    with pytest.raises(DumpRefused, match="DATA_KEY"):
+        wrapping.for_data_key(file)
+
+
+def test_a_log_whose_keys_do_not_open_is_not_dumped_for_others(tmp_path: Path) -> None:
+    fill_the_log()
+    file = tmp_path / "passphrase"
+    file.write_text("some passphrase")
+    out = io.BytesIO()
+    with (
+        override_settings(DATA_KEY=os.urandom(32)),
+        pytest.raises(DumpRefused, match="DATA_KEY does not open this log's keys"),
+    ):
+        dump(out.write, wrapping=wrapping.for_passphrase(file), report=lambda done, total: None)
+
+
+def a_user() -> None:
+    register_user(RegisterUser("carol", PASSWORD), CAUSE)
+
+
+def a_credential() -> None:
+    Credential.objects.create(user_id=uuid4(), claim_id=uuid4(), password_hash="x")
+
+
+def a_key() -> None:
+    with writing():
+        keys.create_key(uuid4())
+
+
+def a_checkpoint() -> None:
+    CheckpointRecord.objects.create(
+        number=1,
+        first=1,
+        last=1,
+        root=b"",
+        leaves=b"",
+        previous=b"",
+        at=1,
+        key_id="",
+        signature=b"",
+    )
+
+
+@pytest.mark.parametrize("something", [a_user, a_credential, a_key, a_checkpoint])
+def test_a_log_that_is_not_empty_stays_as_it_is(
+    dumped: bytes, something: Callable[[], None]
+) -> None:
+    keys.names_key()
+    something()
+    assert_refused(dumped, "this log is not empty", LogNotEmpty)
+
+
+def test_the_names_key_of_the_target_survives_a_refusal(dumped: bytes) -> None:
+    before = keys.names_key()
+    assert_refused(dumped[:-1], "cut short")
+    keys.forget()
+    assert keys.names_key() == before
+    assert connection.in_atomic_block is False
