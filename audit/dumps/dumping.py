@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from audit.dumps.errors import DumpRefused
 from audit.dumps.lines import (
@@ -36,6 +37,7 @@ Report = Callable[[int, int], None]
 
 def dump(write: Callable[[bytes], object], *, wrapping: Wrapping, report: Report) -> Counts:
     """Write the log, line by line, as `audit.dumps` says. Raises `DumpRefused`."""
+    require_migrated()
     digest = hashlib.sha256()
 
     def put(line: Any) -> None:
@@ -54,6 +56,13 @@ def dump(write: Callable[[bytes], object], *, wrapping: Wrapping, report: Report
     report(header.last_position, header.last_position)
     write(encode_line(End(header.counts, digest.hexdigest())))
     return header.counts
+
+
+def require_migrated() -> None:
+    """Refuse a database that has not got all the tables and columns of this program."""
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise DumpRefused("this database lacks migrations; run: python manage.py migrate")
 
 
 @contextlib.contextmanager

@@ -8,9 +8,8 @@ from uuid import UUID
 
 import msgspec
 from django.db import DataError, IntegrityError, connection
-from django.db.migrations.executor import MigrationExecutor
 
-from audit.dumps.dumping import Report, head
+from audit.dumps.dumping import Report, head, require_migrated
 from audit.dumps.errors import DumpDamaged, DumpRefused, LogNotEmpty
 from audit.dumps.lines import TABLES, Counts, DataKeyRow, EventRow, Header, Row, Table
 from audit.dumps.reading import DumpReader
@@ -34,7 +33,7 @@ def load(file: BinaryIO, *, passphrase: bytes | None, report: Report) -> Counts:
     The read models stay as they are: `fill_read_models` comes next. No process may serve meanwhile;
     one that does waits.
     """
-    _require_migrated()
+    require_migrated()
     reader = DumpReader(file)
     with _damage_named_first(reader), writing():
         header = reader.header()
@@ -51,12 +50,6 @@ def fill_read_models(report: Report) -> None:
     while runner.step():
         report(min(place.position for place in positions.live().values()), end)
     report(end, end)
-
-
-def _require_migrated() -> None:
-    executor = MigrationExecutor(connection)
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise DumpRefused("this database lacks migrations; run: python manage.py migrate")
 
 
 @contextlib.contextmanager
