@@ -16,7 +16,7 @@ from django.test.utils import override_settings
 
 from accounts.commands import RegisterUser, register_user
 from accounts.models import Credential
-from audit.dumps import wrapping
+from audit.dumps import loading, wrapping
 from audit.dumps.dumping import dump
 from audit.dumps.errors import DumpDamaged, DumpRefused, LogNotEmpty
 from audit.dumps.loading import load
@@ -35,6 +35,12 @@ from tests.dumps.making import (
 SEED = 20261122
 CUTS = 60
 ALTERATIONS = 150
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dump of these tests is long: most of it is not read yet when something is refused."""
+    monkeypatch.setattr(loading, "BATCH_ROWS", 3)
 
 
 def assert_refused(
@@ -96,6 +102,27 @@ def test_a_line_that_is_removed_doubled_or_moved_is_found(dumped: bytes, kind: s
 def test_bytes_behind_the_end_are_found(dumped: bytes) -> None:
     assert_refused(dumped + b"\n", "something stands behind its last line")
     assert_refused(dumped * 2, "something stands behind its last line")
+
+
+def test_a_last_line_in_another_form_is_no_last_line(dumped: bytes) -> None:
+    *lines, end = dumped.splitlines(keepends=True)
+    assert_refused(b"".join([*lines, end.replace(b",", b", ")]), "its SHA-256 is not what")
+
+
+def test_a_dump_with_other_lines_than_it_counts_is_refused(dumped: bytes) -> None:
+    def without_a_login(lines: list[Any]) -> None:
+        lines.remove(of_kind(lines, "credential")[0])
+
+    assert_refused(rewritten(dumped, without_a_login), "other numbers of lines than it says")
+
+
+def test_a_dump_out_of_order_is_refused(dumped: bytes) -> None:
+    def logins_last(lines: list[Any]) -> None:
+        login = of_kind(lines, "credential")[0]
+        lines.remove(login)
+        lines.insert(-1, login)
+
+    assert_refused(rewritten(dumped, logins_last), "is out of order")
 
 
 def test_what_is_no_dump_is_called_so() -> None:

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import override_settings
 
 from accounts.commands import LogIn, log_in
-from audit.dumps import wrapping
+from audit.dumps import dumping, loading, wrapping
 from audit.dumps.lines import TABLES
 from config.keyfile import new_key
 from eventstore import keys
@@ -42,7 +42,12 @@ def assert_readable() -> None:
     assert log_in(LogIn("ALICE", PASSWORD)).jwt
 
 
-def test_what_is_loaded_is_what_was_dumped_row_for_row() -> None:
+@pytest.mark.parametrize("rows", [3, 500])
+def test_what_is_loaded_is_what_was_dumped_row_for_row(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dumping, "PAGE_ROWS", rows)
+    monkeypatch.setattr(loading, "BATCH_ROWS", rows + 1)
     fill_the_log()
     before, dump = stored_rows(), dumped_log()
     assert all(before.values())
