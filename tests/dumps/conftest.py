@@ -9,9 +9,9 @@ from pytest_django import Settings
 from tests.dumps.making import dumped_log, empty_the_log, fill_the_log
 from tests.isolation import forget_the_database
 
-# It needs both kinds of database: in the run on PostgreSQL, and not twice.
 if os.environ.get("CHATLEDGER_TEST_PROFILE") != "full":
-    collect_ignore = ["test_move.py"]
+    # The first needs both kinds of database, the second one of them.
+    collect_ignore = ["test_move.py", "test_on_postgres.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """A dump of a running service is of one instant, and nobody waits for it."""
 
-import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -8,12 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-from django.db import InternalError, connection
+from django.db import connection
 
 from accounts.commands import RegisterUser, register_user
 from audit.dumps.dumping import dump, one_instant
-from audit.dumps.loading import load
 from audit.dumps.wrapping import as_they_are
 from conversations.conversation_commands import (
     DeleteConversation,
@@ -22,7 +19,6 @@ from conversations.conversation_commands import (
     start_conversation,
 )
 from eventstore.marker import Marker
-from eventstore.models import EventRecord
 from eventstore.reading import max_position
 from projections.comparison import compare_with_fresh_replay
 from tests.dumps.making import (
@@ -123,36 +119,3 @@ def test_others_write_while_a_dump_reads_and_it_does_not_see_it() -> None:
             thread.submit(sending).result(WAIT_SECONDS)
         assert max_position() == before
     assert max_position() > before
-
-
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite promises no such thing")
-def test_a_dump_cannot_write() -> None:
-    fill_the_log()
-    with pytest.raises(InternalError, match="read-only"), one_instant():
-        EventRecord.objects.all().delete()
-
-
-class Slow(io.BytesIO):
-    """A pipe whose other end takes its time once."""
-
-    def __init__(self, data: bytes, line: int, seconds: float) -> None:
-        super().__init__(data)
-        self.left, self.seconds = line, seconds
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        self.left -= 1
-        if self.left == 0:
-            threading.Event().wait(self.seconds)
-        return super().readline(size)
-
-
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite sets no such limits")
-def test_no_time_limit_of_the_service_ends_a_load(dumped: bytes) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SET idle_in_transaction_session_timeout = '100ms'")
-        cursor.execute("SET statement_timeout = '100ms'")
-    try:
-        slow = Slow(dumped, line=10, seconds=0.4)
-        assert load(slow, passphrase=None, report=lambda done, total: None).events
-    finally:
-        connection.close()

@@ -1,0 +1,43 @@
+"""What PostgreSQL alone promises of a dump, and what it must not do to a load."""
+
+import io
+import threading
+
+import pytest
+from django.db import InternalError, connection
+
+from audit.dumps.dumping import one_instant
+from audit.dumps.loading import load
+from eventstore.models import EventRecord
+from tests.dumps.making import fill_the_log
+
+
+def test_a_dump_cannot_write() -> None:
+    fill_the_log()
+    with pytest.raises(InternalError, match="read-only"), one_instant():
+        EventRecord.objects.all().delete()
+
+
+class Slow(io.BytesIO):
+    """A pipe whose other end takes its time once."""
+
+    def __init__(self, data: bytes, line: int, seconds: float) -> None:
+        super().__init__(data)
+        self.left, self.seconds = line, seconds
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left == 0:
+            threading.Event().wait(self.seconds)
+        return super().readline(size)
+
+
+def test_no_time_limit_of_the_service_ends_a_load(dumped: bytes) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '100ms'")
+        cursor.execute("SET statement_timeout = '100ms'")
+    try:
+        slow = Slow(dumped, line=10, seconds=0.4)
+        assert load(slow, passphrase=None, report=lambda done, total: None).events
+    finally:
+        connection.close()
