@@ -1,7 +1,7 @@
 """One batch of events onto read models, rows and positions together, exactly once."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from django.db import DataError, Error, IntegrityError, ProgrammingError
 
@@ -10,18 +10,24 @@ from projections.positions import Overtaken, Place, announcement, move
 from projections.projection import Projection
 from projections.sql import Command, execute
 
+Pairs = Sequence[tuple[type[Projection], Place]]
 
-def apply_together(
-    projections: Sequence[tuple[type[Projection], Place]],
-    events: Sequence[RecordedEvent],
-    position: int,
-    *,
-    announced: bool,
-) -> list[Place]:
-    """Write a batch for projections at one position and move them to `position`.
 
-    In the caller's transaction, which must be rolled back when this raises: `Overtaken`, or what
-    the events lead to.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a batch of events comes to, and where it moves the positions."""
+
+    commands: Sequence[Command]
+    moved: list[Place]
+
+
+def prepare(
+    projections: Pairs, events: Sequence[RecordedEvent], position: int, *, announced: bool
+) -> Batch:
+    """Fold a batch for projections at one position; the database is not asked.
+
+    So whoever writes it holds SQLite's one write lock for the writing alone. Raises what the events
+    lead to.
     """
     places = [place for _, place in projections]
     commands = [move(place, position) for place in places]
@@ -29,19 +35,32 @@ def apply_together(
         commands += writes(projection, place, events)
     if announced:
         commands += announcement(places, position)
-    touched = execute(commands)
-    if not all(touched[: len(places)]):
+    return Batch(commands, [replace(place, position=position) for place in places])
+
+
+def write(batch: Batch, first: Sequence[Command] = ()) -> list[Place]:
+    """Write a batch in the caller's transaction, which must be rolled back when this raises.
+
+    `first` is executed before it. Raises `Overtaken`, or what the database says about the rows.
+    """
+    touched = execute([*first, *batch.commands])[len(first) :]
+    if not all(touched[: len(batch.moved)]):
         raise Overtaken("another runner was first")
-    return [replace(place, position=position) for place in places]
+    return batch.moved
+
+
+def apply_together(
+    projections: Pairs, events: Sequence[RecordedEvent], position: int, *, announced: bool
+) -> list[Place]:
+    """Prepare and write a batch in the caller's transaction."""
+    return write(prepare(projections, events, position, announced=announced))
 
 
 def writes(
     projection: type[Projection], place: Place, events: Sequence[RecordedEvent]
 ) -> list[Command]:
     """The rows of a batch, without the position."""
-    return [
-        write.statement.command(place.generation, write.rows) for write in projection.fold(events)
-    ]
+    return [each.statement.command(place.generation, each.rows) for each in projection.fold(events)]
 
 
 def is_fault_of_the_event(error: Exception) -> bool:

@@ -1,29 +1,52 @@
-"""Generations beside the live one: begun, given up, and their rows removed in bounded batches."""
+"""Generations beside the live one: begun or taken up, given up, and their rows removed in batches.
 
+A generation says which version of the code fills it. That is how an interrupted rebuild is found
+again: a generation of this version beside the live one is gone on with, by whoever comes next.
+"""
+
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from django.db import connection
 
 from eventstore.database import writing
+from eventstore.reading import id_parameter
 from projections import positions
-from projections.positions import Place
+from projections.positions import Overtaken, Place
 from projections.projection import Projection
+from projections.sql import Command
 
 #: Old rows that one transaction removes at most.
 REMOVED_ROWS_MAX = 1_000
+#: The version of a generation that is only compared with: no code has it, so nobody takes it up,
+#: and nobody swaps it in.
+SCRATCH_VERSION = 0
 
 Projections = Mapping[str, type[Projection]]
 
 
-def begin(projections: Projections) -> list[Place]:
-    """New, empty generations at the log's start."""
-    positions.create_missing({name: each.version for name, each in projections.items()})
+def take_up(projections: Projections) -> list[Place]:
+    """The generations to fill: those that an interrupted rebuild has left, or else new ones.
+
+    One that other code has begun is gone on with by nobody: an older version's is given up here,
+    and a newer program's is left to it.
+    """
+    _create_missing(projections)
     with writing():
-        return [
-            positions.begin_generation(name, projections[name].version)
-            for name in sorted(projections)
-        ]
+        _lock(projections)
+        return [_taken_up(name, projections[name].version) for name in sorted(projections)]
+
+
+def begin_scratch(projections: Projections) -> list[Place]:
+    """New generations to compare with; what comparisons before have left is given up."""
+    _create_missing(projections)
+    with writing():
+        _lock(projections)
+        for name in projections:
+            discard([each for each in positions.beside_the_live(name) if _is_scratch(each)])
+        return [positions.begin_generation(name, SCRATCH_VERSION) for name in sorted(projections)]
 
 
 def discard(places: Sequence[Place]) -> None:
@@ -35,11 +58,17 @@ def discard(places: Sequence[Place]) -> None:
 
 def remove_dead_rows(projections: Projections) -> None:
     """Remove the rows of generations that nobody can read or fill any more."""
+    for _ in removing_dead_rows(projections):
+        pass
+
+
+def removing_dead_rows(projections: Projections) -> Iterator[int]:
+    """The same a bounded batch at a time: what each has removed."""
     for name, projection in projections.items():
         table = projection.table
-        _remove_dead(name, table.name, table.key, "generation")
+        yield from _removing(name, table.name, table.key, "generation")
         parked_of = f"projection = '{name}' AND generation"
-        _remove_dead(name, "projections_parked", "position", parked_of)
+        yield from _removing(name, "projections_parked", "position", parked_of)
 
 
 def yield_to_writers(seconds_busy: float) -> None:
@@ -48,22 +77,82 @@ def yield_to_writers(seconds_busy: float) -> None:
         time.sleep(seconds_busy)
 
 
-def _remove_dead(name: str, table: str, key: str, generation: str) -> None:
-    rows = f"FROM {table} WHERE {generation}"
-    delete = f"DELETE {rows} = %s AND {key} IN (SELECT {key} {rows} = %s LIMIT %s)"
-    for dead in _dead_generations(name, f"SELECT min(generation) {rows} > %s"):
+@contextlib.contextmanager
+def without_waiting_for_the_disk() -> Iterator[Sequence[Command]]:
+    """Let transactions be committed that a power cut may undo, together with all after them.
+
+    For rows that nobody reads yet: what is lost is done again. Yields what each transaction has to
+    begin with.
+    """
+    if connection.vendor == "postgresql":
+        yield [Command("SET LOCAL synchronous_commit TO off", [])]
+        return
+    if connection.in_atomic_block:  # the caller's own, whose durability is not ours to change
+        yield []
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield []
+        finally:
+            cursor.execute("PRAGMA synchronous = FULL")
+
+
+def _create_missing(projections: Projections) -> None:
+    positions.create_missing({name: each.version for name, each in projections.items()})
+
+
+def _lock(projections: Projections) -> None:
+    """Let one at a time look which generations there are, and begin others."""
+    try:
+        positions.lock_live(projections)
+    except Overtaken:  # a rebuild was swapped in while we waited: its rows are the ones now
+        positions.lock_live(projections)
+
+
+def _taken_up(name: str, version: int) -> Place:
+    beside = positions.beside_the_live(name)
+    of_this_version = [place for place in beside if place.version == version]
+    older = [place for place in beside if SCRATCH_VERSION < place.version < version]
+    discard([*of_this_version[1:], *older])
+    return of_this_version[0] if of_this_version else positions.begin_generation(name, version)
+
+
+def _is_scratch(place: Place) -> bool:
+    return place.version == SCRATCH_VERSION
+
+
+def _removing(name: str, table: str, key: str, generation: str) -> Iterator[int]:
+    # By ranges of the key: PostgreSQL would pass all that is deleted already at each search from
+    # the start.
+    of_dead = f"FROM {table} WHERE {generation} = %s"
+    for dead in _dead_generations(name, f"FROM {table} WHERE {generation}"):
+        behind: list[Any] = []
         removed = REMOVED_ROWS_MAX
         while removed >= REMOVED_ROWS_MAX:
             began = time.monotonic()
-            with writing(), connection.cursor() as cursor:
-                cursor.execute(delete, [dead, dead, REMOVED_ROWS_MAX])
+            with without_waiting_for_the_disk() as first, writing(), connection.cursor() as cursor:
+                for command in first:
+                    cursor.execute(command.sql)
+                after = f" AND {key} > %s" if behind else ""
+                cursor.execute(
+                    f"SELECT {key} {of_dead}{after} ORDER BY {key} LIMIT 1 OFFSET %s",
+                    [dead, *behind, REMOVED_ROWS_MAX - 1],
+                )
+                last = cursor.fetchone()
+                upto = [id_parameter(last[0])] if last else []
+                bound = f" AND {key} <= %s" if last else ""
+                cursor.execute(f"DELETE {of_dead}{after}{bound}", [dead, *behind, *upto])
                 removed = cursor.rowcount
+                behind = upto
+            yield removed
             yield_to_writers(time.monotonic() - began)
 
 
-def _dead_generations(name: str, next_generation: str) -> list[int]:
+def _dead_generations(name: str, rows_of: str) -> list[int]:
     """Generations that have rows but no position, found by one step along the key for each."""
     found: list[int] = []
+    next_generation = f"SELECT min(generation) {rows_of} > %s"
     with connection.cursor() as cursor:
         cursor.execute(next_generation, [0])
         while (generation := cursor.fetchone()[0]) is not None:

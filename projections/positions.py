@@ -49,6 +49,13 @@ def lock_live(names: Iterable[str]) -> dict[str, Place]:
     return places
 
 
+def beside_the_live(name: str) -> list[Place]:
+    """The generations of a projection that are being filled, the newest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_BESIDE, [name])
+        return [Place(*row) for row in cursor.fetchall()]
+
+
 def create_missing(versions: dict[str, int]) -> None:
     """Give projections that are new to this database a first generation, at the log's start."""
     with writing(), connection.cursor() as cursor:
@@ -112,6 +119,13 @@ _LIVE = """
 SELECT pointer.name, pointer.generation, place.position, place.version
 FROM projections_pointer pointer JOIN projections_position place
   ON place.name = pointer.name AND place.generation = pointer.generation"""
+
+
+_BESIDE = """
+SELECT place.name, place.generation, place.position, place.version
+FROM projections_position place JOIN projections_pointer pointer ON pointer.name = place.name
+WHERE place.name = %s AND place.generation <> pointer.generation
+ORDER BY place.generation DESC"""
 
 
 def _places(sql: str, parameters: Sequence[str] = ()) -> dict[str, Place]:

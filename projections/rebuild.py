@@ -2,29 +2,42 @@
 
 A new generation is filled in batches and catches up. Then, in one transaction in which the live
 runner waits for its position, what is missing is applied and the pointer moves. Old rows go in
-bounded batches.
+bounded batches. All that a rebuild knows stands in the database, so an interrupted one is gone on
+with by the next, and of two at once the positions let only one go on.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from django.db import transaction
 
 from eventstore.database import writing
 from eventstore.reading import RecordedEvent, max_position, read_events
 from projections import positions, progress
-from projections.applying import apply_together, is_fault_of_the_event, writes
+from projections.applying import (
+    Pairs,
+    apply_together,
+    is_fault_of_the_event,
+    prepare,
+    write,
+    writes,
+)
 from projections.generations import (
     Projections,
-    begin,
     discard,
     remove_dead_rows,
+    take_up,
+    without_waiting_for_the_disk,
     yield_to_writers,
 )
 from projections.parking import explained
 from projections.positions import Overtaken, Place
-from projections.projection import BATCH_EVENTS_MAX, Projection
 from projections.sql import execute
+
+#: Events that share a transaction at most. More of them than in the runner's, since a message that
+#: is sent and ends in the same batch is written once; not so many that a sender would notice.
+BATCH_EVENTS_MAX = 1_000
 
 #: Told after each batch: events applied, events in the log.
 Report = Callable[[int, int], None]
@@ -35,27 +48,102 @@ class RebuildStopped(Exception):
 
 
 class EventRefused(RebuildStopped):
-    """A projection cannot handle an event."""
+    """The projection of this name cannot handle an event."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(why)
+        self.name = name
 
 
 def rebuild(projections: Projections, report: Report | None = None) -> None:
     """Replace the read models by ones replayed from the log; readers see the old or the new rows.
 
-    Raises `RebuildStopped` at an event that a projection cannot handle, or when another rebuild of
-    the same read models was faster. What an interrupted one has left goes with the old rows.
+    Goes on with what an interrupted rebuild by the same code has left. Raises `RebuildStopped` at
+    an event that a projection cannot handle, or when another rebuild is at the same read models.
     """
-    places = begin(projections)
-    try:
-        swapped = False
-        while not swapped:
-            places = catch_up(projections, places, report=report)
-            places, swapped = _swap(projections, places)
-        progress.advance({place.name: place.position for place in places})
-    except Overtaken:
-        raise RebuildStopped("another rebuild of these read models was faster") from None
-    finally:
-        discard(places)
-        remove_dead_rows(projections)
+    Rebuild(projections, report).run()
+
+
+class Rebuild:
+    """A rebuild on its way, a bounded step at a time; nothing of it is lost with this object."""
+
+    def __init__(self, projections: Projections, report: Report | None = None) -> None:
+        self.projections = projections
+        self.places = take_up(projections)
+        self._report = report
+        self._end = max_position()
+
+    @property
+    def position(self) -> int:
+        """How far all of the new generations are."""
+        return min(place.position for place in self.places)
+
+    def run(self) -> None:
+        """Step to the end, and remove what nobody can read any more, before and after."""
+        remove_dead_rows(self.projections)
+        try:
+            while self.step():
+                pass
+        except EventRefused:
+            self.give_up()
+            remove_dead_rows(self.projections)
+            raise
+        except Overtaken:
+            raise RebuildStopped(
+                f"another rebuild of {', '.join(self.projections)} goes on, or was faster"
+            ) from None
+        remove_dead_rows(self.projections)
+
+    def step(self) -> bool:
+        """Apply a batch, or swap; False after the swap. Raises `EventRefused` or `Overtaken`."""
+        before = self.position
+        self.places, more = advance(self.projections, self.places)
+        if self._report and self.position > before:
+            if self.position >= self._end:
+                self._end = max_position()
+            self._report(self.position, self._end)
+        return more or not self._swap()
+
+    def give_up(self) -> None:
+        """Let nobody go on with this."""
+        discard(self.places)
+
+    def _swap(self) -> bool:
+        with writing():
+            live = positions.lock_live(self.projections)
+            if any(live[place.name].generation == place.generation for place in self.places):
+                raise Overtaken("somebody else has gone on with this rebuild, to its end")
+            end = max(place.position for place in live.values())
+            finished = finish_to(self.projections, self.places, end)
+            if finished is None:
+                return False
+            for place in finished:
+                positions.point_to(place)
+            execute(positions.announcement(finished, finished[0].position))
+        self.places = finished
+        progress.advance({place.name: place.position for place in finished})
+        return True
+
+
+def advance(
+    projections: Projections, places: Sequence[Place], upto: int | None = None
+) -> tuple[list[Place], bool]:
+    """Apply a batch to those that are the furthest behind; the places, and whether more is left.
+
+    Those at the same position share a read and a transaction, as they do in the runner.
+    """
+    heights = sorted({place.position for place in places})
+    lowest, above = heights[0], heights[1:]
+    bound = min([*above[:1], *([] if upto is None else [upto])], default=None)
+    events = read_events(lowest, BATCH_EVENTS_MAX, bound)
+    if not events:
+        return list(places), False
+    began = time.monotonic()
+    behind = [place for place in places if place.position == lowest]
+    moved = {place.name: place for place in _apply_apart(projections, behind, events)}
+    yield_to_writers(time.monotonic() - began)
+    more = bool(above) or len(events) == BATCH_EVENTS_MAX
+    return [moved.get(place.name, place) for place in places], more
 
 
 def catch_up(
@@ -66,64 +154,57 @@ def catch_up(
     report: Report | None = None,
 ) -> list[Place]:
     """Apply what the log holds, at most to `upto`, a batch a transaction."""
-    places, end = list(places), max_position() if upto is None else upto
-    while events := read_events(places[0].position, BATCH_EVENTS_MAX, upto):
-        began = time.monotonic()
-        with writing():
-            places = _apply(projections, places, events)
-        position = places[0].position
-        end = max(end, position)
-        if report:
-            report(position, end)
-        yield_to_writers(time.monotonic() - began)
-        if len(events) < BATCH_EVENTS_MAX:
-            break
+    places, more, end = list(places), True, max_position() if upto is None else upto
+    while more:
+        before = min(place.position for place in places)
+        places, more = advance(projections, places, upto)
+        position = min(place.position for place in places)
+        if report and position > before:
+            report(position, max(end, position))
     return places
 
 
 def finish_to(projections: Projections, places: Sequence[Place], upto: int) -> list[Place] | None:
     """In the caller's transaction, apply what is left to `upto`; None if that is over a batch."""
-    behind = upto - places[0].position
-    if behind > BATCH_EVENTS_MAX:
+    lowest, highest = (pick(place.position for place in places) for pick in (min, max))
+    if lowest < highest or upto - lowest > BATCH_EVENTS_MAX:
         return None
-    if behind <= 0:
+    if upto <= lowest:
         if not all(execute([positions.move(place, place.position) for place in places])):
             raise Overtaken("this generation was given up")
         return list(places)
-    return _apply(projections, places, read_events(places[0].position, behind, upto))
+    events = read_events(lowest, upto - lowest, upto)
+    with _blamed(projections, places, events) as pairs, transaction.atomic():
+        return apply_together(pairs, events, events[-1].position, announced=False)
 
 
-def _swap(projections: Projections, places: Sequence[Place]) -> tuple[list[Place], bool]:
-    with writing():
-        live = positions.lock_live(projections)
-        finished = finish_to(projections, places, max(each.position for each in live.values()))
-        if finished is None:
-            return list(places), False
-        for place in finished:
-            positions.point_to(place)
-        execute(positions.announcement(finished, finished[0].position))
-    return finished, True
-
-
-def _apply(
+def _apply_apart(
     projections: Projections, places: Sequence[Place], events: Sequence[RecordedEvent]
 ) -> list[Place]:
+    """Apply a batch in a transaction of its own."""
+    with _blamed(projections, places, events) as pairs:
+        batch = prepare(pairs, events, events[-1].position, announced=False)
+        with without_waiting_for_the_disk() as first, writing():
+            return write(batch, first)
+
+
+@contextlib.contextmanager
+def _blamed(
+    projections: Projections, places: Sequence[Place], events: Sequence[RecordedEvent]
+) -> Iterator[Pairs]:
+    """Name the event that stops the block."""
     pairs = [(projections[place.name], place) for place in places]
     try:
-        with transaction.atomic():
-            return apply_together(pairs, events, events[-1].position, announced=False)
+        yield pairs
     except Exception as error:
         if not is_fault_of_the_event(error):
             raise
-        raise EventRefused(_culprit(pairs, events, error)) from error
+        with writing():  # rolled back by what it raises
+            raise _refused(pairs, events, error) from error
 
 
-def _culprit(
-    pairs: Sequence[tuple[type[Projection], Place]],
-    events: Sequence[RecordedEvent],
-    error: Exception,
-) -> str:
-    """Which event stops which projection, found one by one; nothing of it stays written."""
+def _refused(pairs: Pairs, events: Sequence[RecordedEvent], error: Exception) -> EventRefused:
+    """Which event stops which projection, found one by one."""
     for projection, place in pairs:
         for event in events:
             try:
@@ -132,8 +213,14 @@ def _culprit(
             except Exception as found:
                 if not is_fault_of_the_event(found):
                     raise
-                return (
+                return EventRefused(
+                    place.name,
                     f"{place.name} cannot apply event {event.position}"
-                    f" ({event.topic} of stream {event.stream_id}): {explained(found)}"
+                    f" ({event.topic} of stream {event.stream_id}): {explained(found)}",
                 )
-    return f"the events up to {events[-1].position} cannot be applied together: {explained(error)}"
+    names = ", ".join(place.name for _, place in pairs)
+    return EventRefused(
+        pairs[0][1].name,
+        f"the events up to {events[-1].position} cannot be applied together to {names}:"
+        f" {explained(error)}",
+    )

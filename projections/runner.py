@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from eventstore.database import writing
 from eventstore.reading import RecordedEvent, read_events
 from projections import positions, progress
-from projections.applying import apply_together, is_fault_of_the_event
+from projections.applying import is_fault_of_the_event, prepare, write
 from projections.parked_events import is_any_parked
 from projections.parking import apply_carefully
 from projections.positions import Overtaken, Place
@@ -54,21 +54,37 @@ class ProjectionRunner:
         self._places = {name: live[name] for name in sorted(self.projections)}
         for name, place in self._places.items():
             self._note_parked(name)
-            if place.version != self.projections[name].version:
-                logger.warning(
-                    "%s was built by version %d of its code, this is %d: manage.py replay %s",
-                    name,
-                    place.version,
-                    self.projections[name].version,
-                    name,
-                )
+            self._note_version(place)
         progress.advance({name: place.position for name, place in self._places.items()})
 
+    def _note_version(self, place: Place) -> None:
+        name, version = place.name, self.projections[place.name].version
+        if place.version < version:
+            logger.warning(
+                "%s was built by version %d of its code, this is %d: it is about to be rebuilt",
+                *(name, place.version, version),
+            )
+        elif place.version > version:
+            logger.warning(
+                "%s was built by version %d of its code, this is %d, which leaves it as it is;"
+                " unless a newer program is running: manage.py replay %s",
+                *(name, place.version, version, name),
+            )
+
     def _groups(self) -> list[tuple[list[Place], int | None]]:
-        """The places by position, each with the next higher one, where two groups become one."""
-        heights = sorted({place.position for place in self._places.values()})
+        """The places by position, each with the next higher one, where two groups become one.
+
+        Rows that newer code has built are left to it: it shares the log with us until the older
+        program is stopped, and what ours would write there may mean something else by now.
+        """
+        places = [
+            place
+            for name, place in self._places.items()
+            if place.version <= self.projections[name].version
+        ]
+        heights = sorted({place.position for place in places})
         return [
-            ([place for place in self._places.values() if place.position == height], upto)
+            ([place for place in places if place.position == height], upto)
             for height, upto in zip(heights, [*heights[1:], None], strict=True)
         ]
 
@@ -86,13 +102,10 @@ class ProjectionRunner:
     ) -> list[Place]:
         if not any(place.name in self._parked for place in places):
             try:
+                pairs = [(self.projections[place.name], place) for place in places]
+                batch = prepare(pairs, events, position, announced=True)
                 with writing():
-                    return apply_together(
-                        [(self.projections[place.name], place) for place in places],
-                        events,
-                        position,
-                        announced=True,
-                    )
+                    return write(batch)
             except Exception as error:
                 if not is_fault_of_the_event(error):
                     raise

@@ -20,7 +20,7 @@ class Command:
 def execute(commands: Sequence[Command]) -> list[int]:
     """Execute the commands in order in the caller's transaction; the rows that each touched."""
     if connection.vendor == "postgresql":
-        return _pipelined(commands)
+        return _pipelined(commands) if commands else []
     touched = []
     with connection.cursor() as cursor:
         for command in commands:

@@ -67,6 +67,16 @@ def all_rows() -> dict[str, list[Any]]:
     }
 
 
+def places_of(name: str) -> list[tuple[int, int]]:
+    """Each generation of a read model, and how far it is."""
+    return list(Position.objects.filter(name=name).values_list("generation", "position"))
+
+
+def interrupt(done: int, total: int) -> None:
+    """Stop a rebuild after its first batch, as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def generations_with_rows() -> set[int]:
     return set(Balance.objects.values_list("generation", flat=True)) | set(
         Message.objects.values_list("generation", flat=True)
@@ -154,15 +164,15 @@ def test_the_swap_applies_what_only_the_live_rows_have(monkeypatch: pytest.Monke
     happened(registered(ALICE), granted(ALICE, 500))
     runner = ProjectionRunner()
     drain(runner)
-    caught_up = rebuilding.catch_up
+    swap = rebuilding.Rebuild._swap
 
-    def catch_up_and_miss_one(*args: Any, **kwargs: Any) -> Any:
-        places = caught_up(*args, **kwargs)
-        happened(debited(ALICE, 100))
-        drain(runner)
-        return places
+    def miss_one_and_swap(rebuild: rebuilding.Rebuild) -> bool:
+        if queries.balance(ALICE) == 500:
+            happened(debited(ALICE, 100))
+            drain(runner)
+        return swap(rebuild)
 
-    monkeypatch.setattr(rebuilding, "catch_up", catch_up_and_miss_one)
+    monkeypatch.setattr(rebuilding.Rebuild, "_swap", miss_one_and_swap)
     rebuild(PROJECTIONS)
     assert queries.balance(ALICE) == 400
     assert {place.position for place in positions.live().values()} == {3}
@@ -232,14 +242,64 @@ def test_a_rebuild_leaves_nothing_parked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.django_db
-def test_what_an_interrupted_rebuild_left_is_removed_by_the_next() -> None:
-    projected(registered(ALICE), granted(ALICE, 500), sent())
-    (place,) = rebuilding.catch_up(BALANCES, generations.begin(BALANCES))
-    assert (place.generation, place.position) == (2, 3)
+def test_an_interrupted_rebuild_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuilding, "BATCH_EVENTS_MAX", 4)
+    projected(registered(ALICE), granted(ALICE, 500), *sends(3))
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(BALANCES, interrupt)
     assert generations_with_rows() == {1, 2}
+    assert sorted(places_of("balances")) == [(1, 11), (2, 4)]
+    seen: list[int] = []
+    rebuild(BALANCES, lambda done, total: seen.append(done))
+    assert seen == [8, 11]
+    assert places_of("balances") == [(2, 11)]
+    assert set(Balance.objects.values_list("generation", flat=True)) == {2}
+    assert compare_with_fresh_replay() == []
+
+
+@pytest.mark.django_db
+def test_rebuilds_that_were_interrupted_at_different_places_become_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rebuilding, "BATCH_EVENTS_MAX", 4)
+    projected(registered(ALICE), granted(ALICE, 500), *sends(3))
+    before = all_rows()
+    for name in ("balances", "history", "balances"):
+        with pytest.raises(KeyboardInterrupt):
+            rebuild({name: PROJECTIONS[name]}, interrupt)
+    seen: list[int] = []
+    rebuild(PROJECTIONS, lambda done, total: seen.append(done))
+    # Four that are new, with history from 4, and with balances from 8.
+    assert seen == [4, 8, 11]
+    assert all_rows() == before
+    assert {place.generation for place in positions.live().values()} == {2}
+    assert Position.objects.count() == len(PROJECTIONS)
+
+
+@pytest.mark.django_db
+def test_what_code_of_another_version_has_begun_is_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rebuilding, "BATCH_EVENTS_MAX", 1)
+    projected(registered(ALICE), granted(ALICE, 500))
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(BALANCES, interrupt)
+    Balance.objects.filter(generation=2).update(amount=7)
+    monkeypatch.setattr(Balances, "version", 2)
     rebuild(BALANCES)
-    assert set(Balance.objects.values_list("generation", flat=True)) == {3}
-    assert sorted(Position.objects.filter(name="balances").values_list("generation")) == [(3,)]
+    assert places_of("balances") == [(3, 2)]
+    assert queries.balance(ALICE) == 500
+
+
+@pytest.mark.django_db
+def test_what_a_comparison_has_left_is_neither_gone_on_with_nor_swapped_in() -> None:
+    projected(registered(ALICE), granted(ALICE, 500))
+    generations.begin_scratch(PROJECTIONS)
+    Balance.objects.create(generation=2, user_id=ALICE, amount=7)
+    rebuild(PROJECTIONS)
+    assert {place.generation for place in positions.live().values()} == {3}
+    assert queries.balance(ALICE) == 500
+    assert generations_with_rows() == {3}
 
 
 @pytest.mark.django_db
@@ -248,7 +308,7 @@ def test_of_two_rebuilds_the_slower_one_gives_up() -> None:
     with pytest.raises(RebuildStopped, match="another rebuild"):
         rebuild(BALANCES, lambda done, total: rebuild(BALANCES))
     assert queries.balance(ALICE) == 500
-    assert positions.live()["balances"].generation == 3
+    assert positions.live()["balances"].generation == 2
     assert compare_with_fresh_replay() == []
 
 
