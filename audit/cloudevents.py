@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from eventstore.clock import to_datetime
 from eventstore.domain import TOPICS
 from eventstore.encrypted import EncryptedText
+from eventstore.instants import rfc3339
 from eventstore.reading import RecordedEvent, UnreadableRow
 
 SOURCE = "urn:chatledger"
@@ -64,11 +64,6 @@ def as_cloudevent(event: RecordedEvent) -> dict[str, Any]:
         document["causationid"] = str(event.causation_id)
     document["data"] = _public(event)
     return document
-
-
-def rfc3339(at: int) -> str:
-    """A time in microseconds since the epoch as RFC 3339 writes it, in UTC."""
-    return to_datetime(at).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _public(event: RecordedEvent) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from audit.cloudevents import encode, encode_unreadable, rfc3339
+from audit.cloudevents import encode, encode_unreadable
 from eventstore.encrypted import EncryptedText
+from eventstore.instants import rfc3339
 from eventstore.reading import RecordedEvent, UnreadableRow
 
 STREAM = UUID("a11ce000-0000-4000-8000-000000000001")

@@ -14,9 +14,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
-from audit.cloudevents import rfc3339
 from config.environment import PROJECT_DIR
 from eventstore import reading
+from eventstore.instants import rfc3339
 from eventstore.models import EventRecord
 from eventstore.reading import READ_MAX, read_events
 from tests.config.processes import TIMEOUT_SECONDS, environment, manage, the_line

@@ -51,7 +51,7 @@ def fill_the_log() -> UUID:
     delete_conversation(DeleteConversation(alice, gone), CAUSE)
     send(alice, "pending", talk, answered=False)
     with writing():
-        keys.destroy(bob)
+        keys.destroy_user(bob)
     seal()
     send(alice, "not sealed yet", talk)
     return alice

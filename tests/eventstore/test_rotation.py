@@ -35,7 +35,7 @@ def users() -> list[UUID]:
         for user in ids:
             keys.create_key(user)
             keys.create_key(conversation_of(user), wrapped_by=user)
-        keys.destroy(ids[0])
+        keys.destroy_user(ids[0])
     keys.names_key()
     return ids
 
