@@ -6,7 +6,9 @@ read as bytes, and a row that is not in the one form that this service writes ha
 
 from binascii import Error as NotHexadecimal
 from binascii import hexlify, unhexlify
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from django.db import connection
@@ -25,10 +27,13 @@ Row = tuple[int, int, int, bytes, bytes, bytes | None, bytes, bytes, bytes, byte
 POSITION: Final = 0
 AT: Final = 2
 
+#: What stands before the first row.
+NO_ROW: Row = (0, 0, 0, b"", b"", None, b"", b"", b"", b"", 0)
+
 _SQLITE = """
-SELECT position, version, at, CAST(stream_id AS BLOB), CAST(event_id AS BLOB),
-       CAST(causation_id AS BLOB), CAST(topic AS BLOB), CAST(data AS BLOB), CAST(actor AS BLOB),
-       CAST(request_id AS BLOB),
+SELECT position, CAST(version AS INTEGER), CAST(at AS INTEGER), CAST(stream_id AS BLOB),
+       CAST(event_id AS BLOB), CAST(causation_id AS BLOB), CAST(topic AS BLOB), CAST(data AS BLOB),
+       CAST(actor AS BLOB), CAST(request_id AS BLOB),
        typeof(version) = 'integer' AND typeof(at) = 'integer' AND typeof(stream_id) = 'text'
        AND typeof(event_id) = 'text' AND typeof(causation_id) IN ('null', 'text')
        AND typeof(topic) = 'text' AND typeof(data) = 'blob' AND typeof(actor) = 'text'
@@ -43,8 +48,7 @@ FROM eventstore_event WHERE position > %s AND position <= %s ORDER BY position L
 #: Beyond every position that there can be, on either side.
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 _IDS_AS_DIGITS = 1
-_DIGITS = bytes(32)
-_ID_LENGTHS = (32, 32, 32)
+_DIGITS = 32
 
 
 def read_rows(after: int, upto: int = HIGHEST, limit: int = ROWS_MAX) -> list[Row]:
@@ -55,6 +59,34 @@ def read_rows(after: int, upto: int = HIGHEST, limit: int = ROWS_MAX) -> list[Ro
         cursor.execute(_SQLITE, [after, upto, limit])
         rows: list[Row] = cursor.fetchall()
         return rows
+
+
+class RowReader:
+    """Rows in the order of their positions, a bounded page at a time."""
+
+    def __init__(self, after: int) -> None:
+        self.position = after
+        self._read = after
+        self._page: list[Row] = []
+        self._index = 0
+
+    def upto(self, last: int) -> Iterator[list[Row]]:
+        """The rows that have not been read yet, up to a position."""
+        while self.position < last:
+            if self._index == len(self._page):
+                self._page, self._index = read_rows(self._read), 0
+                if not self._page:
+                    return
+                self._read = self._page[-1][POSITION]
+            end = len(self._page)
+            if self._read > last:
+                end = bisect_right(self._page, last, self._index, key=itemgetter(POSITION))
+            rows = self._page[self._index : end]
+            self._index = end
+            if not rows:
+                return
+            self.position = rows[-1][POSITION]
+            yield rows
 
 
 def read_binary(statement: str, parameters: Sequence[Any]) -> list[Any]:
@@ -108,7 +140,25 @@ def _ids(
         ids = unhexlify(given)
     except NotHexadecimal:
         return None
-    lengths = len(stream_id), len(event_id), len(causation_id or _DIGITS)
-    if lengths != _ID_LENGTHS or hexlify(ids) != given:
+    if (
+        len(stream_id) != _DIGITS
+        or len(event_id) != _DIGITS
+        or (causation_id is not None and len(causation_id) != _DIGITS)
+        or hexlify(ids) != given
+    ):
         return None
     return ids[:16], ids[16:32], None if causation_id is None else ids[32:]
+
+
+def malformed_column(row: Row) -> str | None:
+    """The first column that is not in the form that is stored; "row" where types alone differ."""
+    if hash_at(row, row[POSITION]) is not None:
+        return None
+    _, _, _, stream_id, event_id, causation_id, *_, form = row
+    if form:
+        for name, value in (("stream_id", stream_id), ("event_id", event_id)):
+            if _ids(value, b"0" * _DIGITS, None) is None:
+                return name
+        if causation_id is not None:
+            return "causation_id"
+    return "row"

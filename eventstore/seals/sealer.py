@@ -39,26 +39,32 @@ class Sealer:
         self._steady_clock = steady_clock
         self._due = 0.0
         self._sealed = 0
+        self._is_behind = False
         self._stuck_at: int | None = None
 
     def step(self) -> bool:
         """Write the next checkpoint if one is due; True when there may be more at once."""
         is_due = self._steady_clock() >= self._due
-        if not is_due and appended.value < self._sealed + SEALED_EVENTS_MAX:
+        is_full = self._is_behind or appended.value >= self._sealed + SEALED_EVENTS_MAX
+        if not is_due and not is_full:
             return False
         before = next(iter(checkpoints_before(None, 1)), None)
         self._sealed = before.last if before else 0
         rows = read_rows(self._sealed, limit=SEALED_EVENTS_MAX)
-        if len(rows) < SEALED_EVENTS_MAX and not is_due:
+        self._is_behind = len(rows) == SEALED_EVENTS_MAX
+        if not self._is_behind and not is_due:
             return False
         self._due = self._steady_clock() + SEAL_SECONDS
         leaves = self._leaves(rows)
+        self._is_behind = len(leaves) == SEALED_EVENTS_MAX
         if not leaves:
             return False
         if not self._write(self._checkpoint(before, leaves, rows[len(leaves) - 1][AT])):
+            # Another sealer was first: it may have the rest as well.
+            self._is_behind = False
             return False
         self._sealed += len(leaves)
-        return len(leaves) == SEALED_EVENTS_MAX
+        return self._is_behind
 
     def _leaves(self, rows: Sequence[Row]) -> list[bytes]:
         """The leaves of the rows that follow the chain without a gap."""

@@ -5,9 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Max
 
 from eventstore.database import writing
 from eventstore.marker import appended
+from eventstore.models import EventRecord
 from eventstore.reading import max_position
 from eventstore.seals.checkpoints import latest
 from eventstore.seals.sealer import SEAL_SECONDS, Sealer
@@ -35,7 +37,7 @@ def fill(count: int, seed: int = 4) -> None:
     accounts = [(UUID(int=made.getrandbits(128), version=4), f"user:{n}") for n in range(20)]
     versions = dict.fromkeys((account for account, _ in accounts), 0)
     rows: list[tuple[Any, ...]] = []
-    at = 1_767_225_600_000_000
+    at = EventRecord.objects.aggregate(last=Max("at"))["last"] or 1_767_225_600_000_000
     position = first
     while len(rows) < count:
         account, actor = made.choice(accounts)
