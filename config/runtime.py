@@ -61,10 +61,12 @@ def start_followers() -> Stoppable:
     from eventstore import followers
     from eventstore.seals.sealer import Sealer
     from privacy.destructions import Destructions
+    from projections.rebuilder import Rebuilder
     from projections.runner import ProjectionRunner
 
     stop = threading.Event()
-    threads = followers.run([ProjectionRunner(), Sweeper(), Sealer(), Destructions()], stop)
+    following = [ProjectionRunner(), Rebuilder(), Sweeper(), Sealer(), Destructions()]
+    threads = followers.run(following, stop)
 
     def join() -> None:
         stop.set()

@@ -7,7 +7,6 @@ with by the next, and of two at once the positions let only one go on.
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from django.db import transaction
@@ -29,7 +28,6 @@ from projections.generations import (
     remove_dead_rows,
     take_up,
     without_waiting_for_the_disk,
-    yield_to_writers,
 )
 from projections.parking import explained
 from projections.positions import Overtaken, Place
@@ -138,10 +136,8 @@ def advance(
     events = read_events(lowest, BATCH_EVENTS_MAX, bound)
     if not events:
         return list(places), False
-    began = time.monotonic()
     behind = [place for place in places if place.position == lowest]
     moved = {place.name: place for place in _apply_apart(projections, behind, events)}
-    yield_to_writers(time.monotonic() - began)
     more = bool(above) or len(events) == BATCH_EVENTS_MAX
     return [moved.get(place.name, place) for place in places], more
 
@@ -170,8 +166,7 @@ def finish_to(projections: Projections, places: Sequence[Place], upto: int) -> l
     if lowest < highest or upto - lowest > BATCH_EVENTS_MAX:
         return None
     if upto <= lowest:
-        if not all(execute([positions.move(place, place.position) for place in places])):
-            raise Overtaken("this generation was given up")
+        _hold(places)
         return list(places)
     events = read_events(lowest, upto - lowest, upto)
     with _blamed(projections, places, events) as pairs, transaction.atomic():
@@ -188,6 +183,12 @@ def _apply_apart(
             return write(batch, first)
 
 
+def _hold(places: Sequence[Place]) -> None:
+    """Keep everybody else from moving these generations until the caller's transaction ends."""
+    if not all(execute([positions.move(place, place.position) for place in places])):
+        raise Overtaken("somebody else has moved this generation, or given it up")
+
+
 @contextlib.contextmanager
 def _blamed(
     projections: Projections, places: Sequence[Place], events: Sequence[RecordedEvent]
@@ -200,6 +201,8 @@ def _blamed(
         if not is_fault_of_the_event(error):
             raise
         with writing():  # rolled back by what it raises
+            # Somebody else's rows of the same events are no fault of the events.
+            _hold(places)
             raise _refused(pairs, events, error) from error
 
 

@@ -1,10 +1,12 @@
 """Rebuilding: beside the live rows, while everything goes on, and swapped at once."""
 
 import contextlib
+import itertools
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from rich.progress import Progress
 
 from eventstore.models import EventRecord
 from projections import generations, positions, queries
@@ -12,6 +14,7 @@ from projections import rebuild as rebuilding
 from projections.balances import Balances
 from projections.comparison import compare_with_fresh_replay
 from projections.history import History
+from projections.management.commands.replay import _Rate
 from projections.models import (
     Balance,
     Conversation,
@@ -45,7 +48,7 @@ from tests.projections.story import (
     sent,
     started,
 )
-from tests.projections.test_runner import in_threads, sends
+from tests.projections.test_runner import in_another_process, in_threads, sends
 
 NAMES = "balances, conversations, history, pending, statement, users"
 BALANCES = {"balances": Balances}
@@ -257,6 +260,38 @@ def test_an_interrupted_rebuild_is_gone_on_with(monkeypatch: pytest.MonkeyPatch)
     assert compare_with_fresh_replay() == []
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_replay_that_is_killed_within_a_batch_goes_on_where_it_was(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    happened(registered(ALICE), granted(ALICE, 500), *sends(100))
+    drain(ProjectionRunner())
+    killed = in_another_process(
+        "import signal\n"
+        "from itertools import count\n"
+        "from django.core.management import call_command\n"
+        "from projections import applying, rebuild\n"
+        "from tests.projections.test_runner import after_writing\n"
+        "written = count()\n"
+        "def die() -> None:\n"
+        "    if next(written) == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "applying.execute = after_writing(die)\n"
+        "rebuild.BATCH_EVENTS_MAX = 50\n"
+        "call_command('replay')\n"
+    )
+    assert killed == -9
+    assert sorted(places_of("balances")) == [(1, 302), (2, 150)]
+    happened(debited(ALICE, 1))
+    drain(ProjectionRunner())
+    call_command("replay")
+    printed = capsys.readouterr()
+    assert "going on at event 151" in printed.err
+    assert printed.out == f"{NAMES}: rebuilt from 303 events\n"
+    assert {place.generation for place in positions.live().values()} == {2}
+    assert queries.balance(ALICE) == 399
+    assert compare_with_fresh_replay() == []
+
+
 @pytest.mark.django_db
 def test_rebuilds_that_were_interrupted_at_different_places_become_one(
     monkeypatch: pytest.MonkeyPatch,
@@ -310,6 +345,61 @@ def test_of_two_rebuilds_the_slower_one_gives_up() -> None:
     assert queries.balance(ALICE) == 500
     assert positions.live()["balances"].generation == 2
     assert compare_with_fresh_replay() == []
+
+
+@pytest.mark.django_db
+def test_of_two_rebuilds_in_the_middle_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuilding, "BATCH_EVENTS_MAX", 4)
+    projected(registered(ALICE), granted(ALICE, 500), *sends(3))
+    other: list[rebuilding.Rebuild] = []
+
+    def let_the_other_step(done: int, total: int) -> None:
+        other.append(rebuilding.Rebuild({"history": History, **BALANCES}))
+        other[0].step()
+        other[0].step()
+
+    with pytest.raises(RebuildStopped, match="another rebuild of balances goes on"):
+        rebuild(BALANCES, let_the_other_step)
+    other[0].run()
+    assert places_of("balances") == places_of("history") == [(2, 11)]
+    assert compare_with_fresh_replay() == []
+
+
+@pytest.mark.django_db
+def test_the_command_says_that_another_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    projected(registered(ALICE))
+    swap = rebuilding.Rebuild._swap
+
+    def come_second(slower: rebuilding.Rebuild) -> bool:
+        monkeypatch.setattr(rebuilding.Rebuild, "_swap", swap)
+        rebuild(BALANCES)
+        return swap(slower)
+
+    monkeypatch.setattr(rebuilding.Rebuild, "_swap", come_second)
+    with pytest.raises(CommandError, match="the replay stopped: another rebuild of balances"):
+        call_command("replay", "balances")
+
+
+@pytest.mark.django_db
+def test_the_command_says_how_to_go_on_after_an_interruption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    projected(registered(ALICE))
+    monkeypatch.setattr(rebuilding.Rebuild, "_swap", lambda rebuild: interrupt(0, 0))
+    with pytest.raises(CommandError, match="goes on there") as how:
+        call_command("replay", "users")
+    assert str(how.value) == "interrupted; `manage.py replay users` goes on there"
+    assert how.value.returncode == 130
+    assert sorted(places_of("users")) == [(1, 1), (2, 1)]
+
+
+def test_the_rate_counts_from_where_a_replay_goes_on() -> None:
+    ticks = itertools.count()
+    bar = Progress(disable=True, get_time=lambda: float(next(ticks)))
+    task = bar.add_task("replay", total=900, completed=500, begun_at=500)
+    bar.update(task, completed=600)
+    rate = float(_Rate().render(bar.tasks[0]).plain.removesuffix("/s"))
+    assert 0 < rate <= 100
 
 
 @pytest.mark.django_db

@@ -17,8 +17,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from projections.rebuild import RebuildStopped, rebuild
+from projections.generations import Projections
+from projections.rebuild import Rebuild, RebuildStopped
 from projections.registry import PROJECTIONS
+
+#: What a shell says of a command that Ctrl-C has ended.
+INTERRUPTED = 130
 
 
 class Command(BaseCommand):
@@ -39,29 +43,44 @@ class Command(BaseCommand):
             raise CommandError(
                 f"there is no read model {unknown[0]!r}; there are {', '.join(PROJECTIONS)}"
             )
-        with Progress(
-            TextColumn("replay"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("events"),
-            _Rate(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        ) as bar:
-            task = bar.add_task("replay", total=None)
-            try:
-                rebuild(
-                    {name: PROJECTIONS[name] for name in wanted},
-                    lambda done, total: bar.update(task, completed=done, total=total),
-                )
-            except (RebuildStopped, DatabaseError) as error:
-                raise CommandError(f"the replay stopped: {error}") from error
-        done = int(bar.tasks[0].completed)
+        try:
+            done = _replayed({name: PROJECTIONS[name] for name in wanted})
+        except (RebuildStopped, DatabaseError) as error:
+            raise CommandError(f"the replay stopped: {error}") from error
+        except KeyboardInterrupt:
+            raise CommandError(
+                f"interrupted; `manage.py replay {' '.join(names)}".rstrip() + "` goes on there",
+                returncode=INTERRUPTED,
+            ) from None
         self.stdout.write(f"{', '.join(wanted)}: rebuilt from {done} events")
 
 
+def _replayed(projections: Projections) -> int:
+    """Rebuild and show how far it is; the events that the new rows come from."""
+    bar = Progress(
+        TextColumn("replay"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("events"),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    rebuilding = Rebuild(projections, lambda done, end: bar.update(task, completed=done, total=end))
+    # What an interrupted replay has done counts as done, but not as done in no time.
+    begun_at = rebuilding.position
+    task = bar.add_task("replay", total=None, completed=begun_at, begun_at=begun_at)
+    with bar:
+        if begun_at:
+            bar.console.print(f"going on at event {begun_at + 1}")
+        rebuilding.run()
+        bar.update(task, completed=rebuilding.position, total=rebuilding.position)
+    return rebuilding.position
+
+
 class _Rate(ProgressColumn):
-    """Events a second since the start."""
+    """Events a second since this replay began, or went on."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed else "")
+        done = task.completed - task.fields["begun_at"]
+        return Text(f"{done / task.elapsed:,.0f}/s" if task.elapsed else "")
