@@ -58,6 +58,12 @@ def apply_erasures(path: Path, cause: Cause) -> Applied:
     return Applied(users, conversations)
 
 
+def check_erasures(path: Path) -> None:
+    """Raise `ErasuresUnreadable` if it is no file of erasures."""
+    for _ in _lines(path):
+        pass
+
+
 def _lines(path: Path) -> Iterator[Line]:
     try:
         with path.open("rb") as file:

@@ -1,15 +1,23 @@
 """`dump_log` and `load_log`: files, and what is said when they cannot."""
 
 import io
+import json
 import stat
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
+from accounts.models import Credential
 from audit.dumps import dumping
+from eventstore import keys
+from eventstore.models import DataKey, EventRecord
+from projections.comparison import compare_with_fresh_replay
+from projections.models import Message
 from tests.dumps.making import dumped_log, empty_the_log, fill_the_log, stored_rows
 
 
@@ -96,3 +104,55 @@ def test_a_file_that_is_not_there_is_one_line(
 def test_only_one_kind_of_wrapping_can_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="not allowed with"):
         call_command("dump_log", "x", "--data-key-file=a", "--passphrase-file=b")
+
+
+def erasures_file(folder: Path, *lines: dict[str, str]) -> Path:
+    file = folder / "erasures.jsonl"
+    file.write_text(
+        "".join(json.dumps({"at": "2026-11-22T12:00:00Z"} | line) + "\n" for line in lines)
+    )
+    return file
+
+
+def test_what_was_erased_after_the_dump_comes_back_erased(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice = fill_the_log()
+    call_command("dump_log", str(tmp_path / "log.dump"))
+    empty_the_log()
+    file = erasures_file(tmp_path, {"user_id": str(alice)}, {"user_id": str(uuid4())})
+    call_command("load_log", str(tmp_path / "log.dump"), "--erasures", str(file))
+    assert f"{file}: 1 users and 0 conversations were erased again" in capsys.readouterr().out
+    assert DataKey.objects.get(id=alice).wrapped is None
+    assert not Credential.objects.filter(user_id=alice).exists()
+    assert EventRecord.objects.filter(stream_id=alice, topic__endswith="UserErased").exists()
+    assert compare_with_fresh_replay() == []
+    keys.forget()
+    texts = keys.read_texts([bytes(each.message or b"") for each in Message.objects.all()])
+    assert set(texts) <= {keys.ERASED}
+
+
+def test_the_erasures_of_this_installation_count_without_being_asked_for(
+    tmp_path: Path, settings: Settings
+) -> None:
+    alice = fill_the_log()
+    call_command("dump_log", str(tmp_path / "log.dump"))
+    empty_the_log()
+    settings.ERASURES_FILE = erasures_file(tmp_path, {"user_id": str(alice)})
+    call_command("load_log", str(tmp_path / "log.dump"))
+    assert DataKey.objects.get(id=alice).wrapped is None
+
+
+@pytest.mark.parametrize("text", [None, "nonsense\n", '{"user_id":"x"}\n'])
+def test_erasures_that_cannot_be_read_stop_a_load_before_it_begins(
+    tmp_path: Path, text: str | None
+) -> None:
+    fill_the_log()
+    call_command("dump_log", str(tmp_path / "log.dump"))
+    empty_the_log()
+    file = tmp_path / "erasures.jsonl"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(CommandError, match=r"nothing was loaded: .*erasures\.jsonl"):
+        call_command("load_log", str(tmp_path / "log.dump"), "--erasures", str(file))
+    assert not EventRecord.objects.exists()

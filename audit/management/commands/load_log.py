@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
@@ -12,6 +13,10 @@ from audit.dumps.errors import DumpRefused
 from audit.dumps.files import opened
 from audit.dumps.loading import fill_read_models, load
 from audit.dumps.wrapping import read_passphrase
+from eventstore.cause import shell_cause
+from eventstore.database import StoreUnavailable
+from privacy.destructions import finish_here
+from privacy.restore import ErasuresUnreadable, apply_erasures, check_erasures
 
 
 class Command(BaseCommand):
@@ -28,28 +33,58 @@ class Command(BaseCommand):
             metavar="FILE",
             help="the passphrase that the dump was made with",
         )
+        parser.add_argument(
+            "--erasures",
+            type=Path,
+            metavar="FILE",
+            help="erase again what this file names, the latest ERASURES_FILE of where the dump was"
+            " made; by default the one here, if there is one",
+        )
 
-    def handle(self, *, file: str, passphrase_file: Path | None, **options: Any) -> None:
+    def handle(
+        self, *, file: str, passphrase_file: Path | None, erasures: Path | None, **options: Any
+    ) -> None:
+        if erasures is None and settings.ERASURES_FILE.exists():
+            erasures = settings.ERASURES_FILE
         try:
+            if erasures:
+                check_erasures(erasures)
             passphrase = read_passphrase(passphrase_file) if passphrase_file else None
             with opened(file) as dump, bar("load") as report:
                 counts = load(dump, passphrase=passphrase, report=report)
-        except DumpRefused as refused:
+        except (DumpRefused, ErasuresUnreadable) as refused:
             raise CommandError(f"nothing was loaded: {refused}") from refused
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error}") from error
         except DatabaseError as error:
-            reason = " ".join(str(error).split())
-            raise CommandError(f"nothing was loaded: {reason}") from error
-        try:
-            with bar("read models") as report:
-                fill_read_models(report)
-        except DatabaseError as error:
-            reason = " ".join(str(error).split())
-            raise CommandError(
-                f"the log was loaded, and the followers will fill the read models: {reason}"
-            ) from error
+            raise CommandError(f"nothing was loaded: {_one_line(error)}") from error
         self.stdout.write(
             f"{file}: loaded {counts.events} events, {counts.checkpoints} checkpoints, "
             f"{counts.data_keys} keys, {counts.credentials} logins"
         )
+        try:
+            self._finish(erasures)
+        except (DatabaseError, StoreUnavailable) as error:
+            left = f"run apply_erasures {erasures} before anybody is served" if erasures else ""
+            raise CommandError(
+                f"the log is there, what follows is not: {_one_line(error)}; "
+                + (left or "the followers will fill the read models")
+            ) from error
+
+    def _finish(self, erasures: Path | None) -> None:
+        """Show the log; erase what was erased since; show that too."""
+        with bar("read models") as report:
+            # An erasure asks them what is pending.
+            fill_read_models(report)
+        if erasures:
+            applied = apply_erasures(erasures, shell_cause())
+            finish_here()
+            fill_read_models(lambda done, total: None)
+            self.stdout.write(
+                f"{erasures}: {applied.users} users and {applied.conversations} conversations "
+                "were erased again"
+            )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
