@@ -65,7 +65,10 @@ def start_followers() -> Stoppable:
     from projections.runner import ProjectionRunner
 
     stop = threading.Event()
-    following = [ProjectionRunner(), Rebuilder(), Sweeper(), Sealer(), Destructions()]
+    following: list[followers.Follower] = [
+        *(ProjectionRunner(), Rebuilder(), Sweeper()),
+        *(Sealer(), Destructions()),
+    ]
     threads = followers.run(following, stop)
 
     def join() -> None:
