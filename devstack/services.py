@@ -62,6 +62,11 @@ class Postgres(Server):
     def url(self) -> str:
         return self._url(DATABASE)
 
+    @property
+    def data(self) -> Path:
+        """The folder of its files."""
+        return self._data
+
     def start(self) -> None:
         """Start on the same data and port as before, and wait until it answers."""
         if not self._data.exists():

@@ -148,7 +148,11 @@ class Stack:
         child.start()
 
     def _env(self, kind: str, keys: Mapping[str, str]) -> dict[str, str]:
-        addresses = {"DATABASE_URL": self.postgres.url, "REDIS_URL": self.redis.url}
+        addresses = {
+            "VAR_DIR": str(self.folder),
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.redis.url,
+        }
         own_keys = {name: keys[name] for name in KEYS[kind]}
         return clean_environment() | addresses | own_keys | self._extra_env
 
