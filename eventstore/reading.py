@@ -1,6 +1,6 @@
 """Reading the log in order, as followers do: raw facts, personal text still encrypted."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -188,6 +188,14 @@ def read_streams(stream_ids: Collection[UUID]) -> list[RecordedEvent]:
             list(map(id_parameter, stream_ids)),
         )
         return [RecordedEvent(*row) for row in cursor.fetchall()]
+
+
+def each_of_stream(stream_id: UUID) -> Iterator[RecordedEvent]:
+    """All events of one stream, in order, read a page at a time however many there are."""
+    version = 0
+    while page := read_stream_after(stream_id, version):
+        yield from page
+        version = page[-1].version
 
 
 def read_stream_now(stream_id: UUID) -> tuple[list[RecordedEvent], int]:

@@ -1,4 +1,4 @@
-"""What the log proves of a running service: balances of the past, seals, and that a user is gone."""
+"""What the log proves of a running service: past balances, seals, and that a user is gone."""
 
 import json
 import os
