@@ -18,6 +18,7 @@ from eventstore.append import take_append_lock
 from eventstore.database import writing
 from eventstore.keys import NAMES_KEY_ID
 from eventstore.reading import id_parameter, max_position
+from eventstore.seals.verification import verify_seals
 from projections import positions
 from projections.runner import ProjectionRunner
 
@@ -138,3 +139,6 @@ def _check(header: Header) -> None:
     """What a whole dump can still be wrong in: the log that was dumped."""
     if max_position() != header.last_position or head() != header.head:
         raise DumpDamaged("the dump does not end where its first line says")
+    if differences := verify_seals().differences:
+        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+        raise DumpRefused(f"the dump is whole, and its log does not verify: {differences[0]}{more}")

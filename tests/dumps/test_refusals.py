@@ -155,6 +155,29 @@ def test_a_dump_whose_rows_collide_is_refused(dumped: bytes) -> None:
     assert_refused(rewritten(dumped, colliding), "this database refuses it", DumpRefused)
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "to"),
+    [
+        ("event", "topic", "chatledger.accounts.TokensRefunded"),
+        ("event", "data", "e30="),
+        ("event", "at", 1),
+        ("event", "actor", "user:mallory"),
+        ("event", "causation_id", "00000000-0000-4000-8000-000000000000"),
+        ("checkpoint", "root", "A" * 43 + "="),
+        ("checkpoint", "at", 1),
+        ("checkpoint", "signature", "A" * 86 + "=="),
+        ("seal_key", "public_key", "A" * 43 + "="),
+    ],
+)
+def test_a_log_that_was_changed_before_its_dump_is_refused_by_its_seals(
+    dumped: bytes, kind: str, field: str, to: Any
+) -> None:
+    def changed(lines: list[Any]) -> None:
+        of_kind(lines, kind)[0][field] = to
+
+    assert_refused(rewritten(dumped, changed), "its log does not verify", DumpRefused)
+
+
 def test_a_head_that_the_checkpoints_do_not_have_is_found(dumped: bytes) -> None:
     def other_head(lines: list[Any]) -> None:
         lines[0]["head"]["number"] += 1
