@@ -16,7 +16,6 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-import pytest
 import redis
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -51,7 +50,9 @@ def files(service: Service) -> Iterator[Path]:
     """Every file of the database, but PostgreSQL's write-ahead log."""
     if isinstance(service, FullService):
         folder = service.stack.postgres.data
-        yield from (file for file in folder.rglob("*") if "pg_wal" not in file.parts)
+        for file in folder.rglob("*"):
+            if "pg_wal" not in file.parts and file.is_file():
+                yield file
     elif isinstance(service, EmbeddedService):
         yield from service.process.folder.glob("chatledger.sqlite3*")
 
@@ -61,7 +62,7 @@ def holds(service: Service, wanted: list[bytes]) -> bool:
         with psycopg.connect(service.stack.postgres.url, autocommit=True) as postgres:
             postgres.execute("CHECKPOINT")
     for file in files(service):
-        with suppress(FileNotFoundError, IsADirectoryError):
+        with suppress(FileNotFoundError):
             content = file.read_bytes()
             if any(each in content for each in wanted):
                 return True
@@ -229,21 +230,18 @@ def test_a_backup_from_before_an_erasure_brings_nothing_back(
     manage(embedded, "verify")
 
 
-@pytest.mark.parametrize(
-    "damage", ["UPDATE eventstore_event SET actor = 'nobody' WHERE position = 1"]
-)
-def test_what_was_edited_is_named(embedded: EmbeddedService, damage: str) -> None:
+def test_what_was_edited_is_named(embedded: EmbeddedService) -> None:
     embedded.user("edited")
     embedded.at_rest()
     wait_for(
         lambda: rows(embedded, "SELECT count(*) FROM eventstore_checkpoint")[0][0], 10, "a seal"
     )
     with closing(sqlite3.connect(embedded.process.folder / "chatledger.sqlite3")) as database:
-        database.execute(damage)
+        database.execute("UPDATE eventstore_event SET actor = 'nobody' WHERE position = 1")
         database.commit()
     result = embedded.run("manage.py", "verify", "--seals")
     assert result.returncode == 1
-    assert "event 1 " in result.stdout
+    assert "checkpoint 1, event 1: changed\n" in result.stdout
 
 
 def _data_key_of(service: Service) -> bytes:
