@@ -72,7 +72,8 @@ def all_rows() -> dict[str, list[Any]]:
 
 def places_of(name: str) -> list[tuple[int, int]]:
     """Each generation of a read model, and how far it is."""
-    return list(Position.objects.filter(name=name).values_list("generation", "position"))
+    places = Position.objects.filter(name=name).order_by("generation")
+    return list(places.values_list("generation", "position"))
 
 
 def interrupt(done: int, total: int) -> None:
