@@ -295,7 +295,9 @@ class Chain:
             link.is_intact = True
         elif self._fits_its_place(stored, before):
             or_signature = "" if true_hash else " or its signature"
-            link.differs(f"its at{or_signature} was changed")
+            link.differs(
+                f"its at{or_signature} was changed, or its events with their leaves and its root"
+            )
         else:
             link.differs("its signature does not fit what it says")
 

@@ -1,5 +1,7 @@
 import pytest
 
+from tests.audit.verifying import PARTS
+from tests.eventstore.sealing import fill, seal
 from tests.isolation import forget_the_database
 
 
@@ -7,3 +9,11 @@ from tests.isolation import forget_the_database
 def fresh_process() -> None:
     """Each test begins with an empty database, so with a process that remembers nothing."""
     forget_the_database()
+
+
+@pytest.fixture
+def sealed() -> None:
+    """Three checkpoints over twelve events."""
+    for number, size in enumerate(PARTS):
+        fill(size, seed=number)
+        seal()

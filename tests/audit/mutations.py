@@ -221,6 +221,8 @@ def checkpoint_bit(rng: random.Random, log: Sealed) -> list[str]:
         before, after = bytes(value), bytes(changed)
         index = next(n for n in range(len(before)) if before[n] != after[n]) // 32
         what = f"its leaf of event {checkpoint.first + index} was changed, not the event"
+    elif column == "at":
+        what += ", or its events with their leaves and its root"
     return [f"checkpoint {checkpoint.number}: {what}"]
 
 
