@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
+from psycopg.errors import LockNotAvailable
 
 from eventstore.clock import to_datetime
 from eventstore.database import writing, writing_alone
@@ -27,6 +28,8 @@ LOOK_SECONDS = 1.0
 DESTRUCTIONS_MAX = 1_000
 #: How long SQLite may wait for its readers: meanwhile nobody writes.
 CHECKPOINT_WAIT_MILLISECONDS = 200
+#: How long PostgreSQL may wait for the table: meanwhile nobody else reads it.
+LOCK_WAIT_MILLISECONDS = 500
 FILE_MODE = 0o600
 
 
@@ -114,11 +117,17 @@ def _clean_postgres() -> bool:
             # Whoever looks at the database as it was before keeps the old rows alive.
             return False
         cursor.execute("SET statement_timeout = 0")
+        cursor.execute(f"SET lock_timeout = {LOCK_WAIT_MILLISECONDS}")
         try:
             # Only a new file is free of the old bytes: a plain VACUUM leaves them in their pages.
             cursor.execute("VACUUM (FULL) eventstore_datakey")
+        except OperationalError as error:
+            if not isinstance(error.__cause__, LockNotAvailable):
+                raise
+            return False
         finally:
             cursor.execute("RESET statement_timeout")
+            cursor.execute("RESET lock_timeout")
     return True
 
 

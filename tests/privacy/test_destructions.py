@@ -2,6 +2,7 @@
 
 import json
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_while_a_reader_is_in_the_way_it_waits_and_then_it_cleans(alice: UUID) -
         assert holds(wrapped)
     Destructions().step()
     assert holds(wrapped) == []
+    assert not Destruction.objects.exists()
+
+
+def test_a_reader_that_comes_between_holds_nobody_up(
+    alice: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erase(alice)
+    monkeypatch.setattr(destructions, "_SEEN_BY_OTHERS", "SELECT FALSE")
+    with reader():
+        began = time.monotonic()
+        Destructions().step()
+        assert time.monotonic() - began < 5
+        assert Destruction.objects.exists()
+    Destructions().step()
     assert not Destruction.objects.exists()
 
 
