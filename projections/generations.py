@@ -71,10 +71,21 @@ def removing_dead_rows(projections: Projections) -> Iterator[int]:
         yield from _removing(name, "projections_parked", "position", parked_of)
 
 
-def yield_to_writers(seconds_busy: float) -> None:
-    """Leave SQLite's one write lock free for as long as it was held: whoever sends goes first."""
-    if connection.vendor == "sqlite":
-        time.sleep(seconds_busy)
+class Courtesy:
+    """Leaves SQLite's one write lock free for as long as it was used, while others write too.
+
+    Their busy handlers look at the lock at intervals of up to 100 ms, and are not fair: without
+    gaps in which they find it free, a send would wait for many batches.
+    """
+
+    def __init__(self) -> None:
+        self._seen = _foreign_commits()
+
+    def pause(self, seconds_busy: float) -> None:
+        """Pause if another connection has written since the last time."""
+        before, self._seen = self._seen, _foreign_commits()
+        if self._seen != before:
+            time.sleep(seconds_busy)
 
 
 @contextlib.contextmanager
@@ -96,6 +107,15 @@ def without_waiting_for_the_disk() -> Iterator[Sequence[Command]]:
             yield []
         finally:
             cursor.execute("PRAGMA synchronous = FULL")
+
+
+def _foreign_commits() -> int:
+    """A number that changes when another connection commits, on SQLite."""
+    if connection.vendor != "sqlite":
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA data_version")
+        return int(cursor.fetchone()[0])
 
 
 def _create_missing(projections: Projections) -> None:
@@ -126,6 +146,7 @@ def _removing(name: str, table: str, key: str, generation: str) -> Iterator[int]
     # By ranges of the key: PostgreSQL would pass all that is deleted already at each search from
     # the start.
     of_dead = f"FROM {table} WHERE {generation} = %s"
+    courtesy = Courtesy()
     for dead in _dead_generations(name, f"FROM {table} WHERE {generation}"):
         behind: list[Any] = []
         removed = REMOVED_ROWS_MAX
@@ -146,7 +167,7 @@ def _removing(name: str, table: str, key: str, generation: str) -> Iterator[int]
                 removed = cursor.rowcount
                 behind = upto
             yield removed
-            yield_to_writers(time.monotonic() - began)
+            courtesy.pause(time.monotonic() - began)
 
 
 def _dead_generations(name: str, rows_of: str) -> list[int]:

@@ -7,9 +7,10 @@ with by the next, and of two at once the positions let only one go on.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from eventstore.database import writing
 from eventstore.reading import RecordedEvent, max_position, read_events
@@ -23,6 +24,7 @@ from projections.applying import (
     writes,
 )
 from projections.generations import (
+    Courtesy,
     Projections,
     discard,
     remove_dead_rows,
@@ -33,9 +35,11 @@ from projections.parking import explained
 from projections.positions import Overtaken, Place
 from projections.sql import execute
 
-#: Events that share a transaction at most. More of them than in the runner's, since a message that
-#: is sent and ends in the same batch is written once; not so many that a sender would notice.
-BATCH_EVENTS_MAX = 1_000
+#: Events that share a transaction at most: more than in the runner, since a message that is sent
+#: and ends in the same batch is written once.
+BATCH_EVENTS_MAX = 2_000
+#: On SQLite the one write lock is held for some milliseconds, and senders wait for it.
+SQLITE_BATCH_EVENTS_MAX = 500
 
 #: Told after each batch: events applied, events in the log.
 Report = Callable[[int, int], None]
@@ -70,6 +74,7 @@ class Rebuild:
         self.places = take_up(projections)
         self._report = report
         self._end = max_position()
+        self._courtesy = Courtesy()
 
     @property
     def position(self) -> int:
@@ -95,7 +100,7 @@ class Rebuild:
     def step(self) -> bool:
         """Apply a batch, or swap; False after the swap. Raises `EventRefused` or `Overtaken`."""
         before = self.position
-        self.places, more = advance(self.projections, self.places)
+        self.places, more = advance(self.projections, self.places, self._courtesy)
         if self._report and self.position > before:
             if self.position >= self._end:
                 self._end = max_position()
@@ -124,21 +129,29 @@ class Rebuild:
 
 
 def advance(
-    projections: Projections, places: Sequence[Place], upto: int | None = None
+    projections: Projections,
+    places: Sequence[Place],
+    courtesy: Courtesy,
+    upto: int | None = None,
 ) -> tuple[list[Place], bool]:
     """Apply a batch to those that are the furthest behind; the places, and whether more is left.
 
     Those at the same position share a read and a transaction, as they do in the runner.
     """
-    heights = sorted({place.position for place in places})
-    lowest, above = heights[0], heights[1:]
+    lowest, *above = sorted({place.position for place in places})
     bound = min([*above[:1], *([] if upto is None else [upto])], default=None)
-    events = read_events(lowest, BATCH_EVENTS_MAX, bound)
+    limit = _batch_events_max()
+    events = read_events(lowest, limit, bound)
     if not events:
         return list(places), False
     behind = [place for place in places if place.position == lowest]
-    moved = {place.name: place for place in _apply_apart(projections, behind, events)}
-    more = bool(above) or len(events) == BATCH_EVENTS_MAX
+    with _blamed(projections, behind, events) as pairs:
+        batch = prepare(pairs, events, events[-1].position, announced=False)
+        began = time.monotonic()
+        with without_waiting_for_the_disk() as first, writing():
+            moved = {place.name: place for place in write(batch, first)}
+        courtesy.pause(time.monotonic() - began)
+    more = bool(above) or len(events) == limit
     return [moved.get(place.name, place) for place in places], more
 
 
@@ -151,9 +164,10 @@ def catch_up(
 ) -> list[Place]:
     """Apply what the log holds, at most to `upto`, a batch a transaction."""
     places, more, end = list(places), True, max_position() if upto is None else upto
+    courtesy = Courtesy()
     while more:
         before = min(place.position for place in places)
-        places, more = advance(projections, places, upto)
+        places, more = advance(projections, places, courtesy, upto)
         position = min(place.position for place in places)
         if report and position > before:
             report(position, max(end, position))
@@ -163,7 +177,7 @@ def catch_up(
 def finish_to(projections: Projections, places: Sequence[Place], upto: int) -> list[Place] | None:
     """In the caller's transaction, apply what is left to `upto`; None if that is over a batch."""
     lowest, highest = (pick(place.position for place in places) for pick in (min, max))
-    if lowest < highest or upto - lowest > BATCH_EVENTS_MAX:
+    if lowest < highest or upto - lowest > _batch_events_max():
         return None
     if upto <= lowest:
         _hold(places)
@@ -173,14 +187,10 @@ def finish_to(projections: Projections, places: Sequence[Place], upto: int) -> l
         return apply_together(pairs, events, events[-1].position, announced=False)
 
 
-def _apply_apart(
-    projections: Projections, places: Sequence[Place], events: Sequence[RecordedEvent]
-) -> list[Place]:
-    """Apply a batch in a transaction of its own."""
-    with _blamed(projections, places, events) as pairs:
-        batch = prepare(pairs, events, events[-1].position, announced=False)
-        with without_waiting_for_the_disk() as first, writing():
-            return write(batch, first)
+def _batch_events_max() -> int:
+    if connection.vendor == "sqlite":
+        return min(BATCH_EVENTS_MAX, SQLITE_BATCH_EVENTS_MAX)
+    return BATCH_EVENTS_MAX
 
 
 def _hold(places: Sequence[Place]) -> None:
