@@ -183,7 +183,7 @@ def profiled(wanted: bool) -> Iterator[None]:  # noqa: FBT001 (the one argument)
     profiler.enable()
     yield
     profiler.disable()
-    pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(35)
+    pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(28)
 
 
 def bare_here(options: argparse.Namespace) -> int:

@@ -19,7 +19,9 @@ from projections.projection import Projection
 from projections.sql import Command
 
 #: Old rows that one transaction removes at most.
-REMOVED_ROWS_MAX = 1_000
+REMOVED_ROWS_MAX = 2_000
+#: On SQLite, where senders wait for the one write lock.
+SQLITE_REMOVED_ROWS_MAX = 200
 #: The version of a generation that is only compared with: no code has it, so nobody takes it up,
 #: and nobody swaps it in.
 SCRATCH_VERSION = 0
@@ -149,8 +151,8 @@ def _removing(name: str, table: str, key: str, generation: str) -> Iterator[int]
     courtesy = Courtesy()
     for dead in _dead_generations(name, f"FROM {table} WHERE {generation}"):
         behind: list[Any] = []
-        removed = REMOVED_ROWS_MAX
-        while removed >= REMOVED_ROWS_MAX:
+        removed = limit = _removed_rows_max()
+        while removed >= limit:
             began = time.monotonic()
             with without_waiting_for_the_disk() as first, writing(), connection.cursor() as cursor:
                 for command in first:
@@ -158,7 +160,7 @@ def _removing(name: str, table: str, key: str, generation: str) -> Iterator[int]
                 after = f" AND {key} > %s" if behind else ""
                 cursor.execute(
                     f"SELECT {key} {of_dead}{after} ORDER BY {key} LIMIT 1 OFFSET %s",
-                    [dead, *behind, REMOVED_ROWS_MAX - 1],
+                    [dead, *behind, limit - 1],
                 )
                 last = cursor.fetchone()
                 upto = [id_parameter(last[0])] if last else []
@@ -168,6 +170,12 @@ def _removing(name: str, table: str, key: str, generation: str) -> Iterator[int]
                 behind = upto
             yield removed
             courtesy.pause(time.monotonic() - began)
+
+
+def _removed_rows_max() -> int:
+    if connection.vendor == "sqlite":
+        return min(REMOVED_ROWS_MAX, SQLITE_REMOVED_ROWS_MAX)
+    return REMOVED_ROWS_MAX
 
 
 def _dead_generations(name: str, rows_of: str) -> list[int]:

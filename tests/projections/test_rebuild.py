@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from rich.progress import Progress
 
 from eventstore.models import EventRecord
@@ -322,6 +323,10 @@ def test_what_code_of_another_version_has_begun_is_not_gone_on_with(
         rebuild(BALANCES, interrupt)
     Balance.objects.filter(generation=2).update(amount=7)
     monkeypatch.setattr(Balances, "version", 2)
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(BALANCES, interrupt)
+    assert sorted(places_of("balances")) == [(1, 2), (3, 1)]
+    assert generations_with_rows() == {1, 3}
     rebuild(BALANCES)
     assert places_of("balances") == [(3, 2)]
     assert queries.balance(ALICE) == 500
@@ -392,6 +397,23 @@ def test_the_command_says_how_to_go_on_after_an_interruption(
     assert str(how.value) == "interrupted; `manage.py replay users` goes on there"
     assert how.value.returncode == 130
     assert sorted(places_of("users")) == [(1, 1), (2, 1)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rebuild_pauses_only_after_somebody_else_has_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(generations.time, "sleep", paused.append)
+    happened(registered(ALICE))
+    courtesy = generations.Courtesy()
+    happened(granted(ALICE, 500))
+    courtesy.pause(0.5)
+    assert paused == []
+    in_threads(lambda: happened(debited(ALICE, 1)))
+    courtesy.pause(0.5)
+    courtesy.pause(0.5)
+    assert paused == ([0.5] if connection.vendor == "sqlite" else [])
 
 
 def test_the_rate_counts_from_where_a_replay_goes_on() -> None:

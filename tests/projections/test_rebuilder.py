@@ -152,7 +152,7 @@ def test_a_rebuild_that_a_command_goes_on_with_is_left_to_the_command(
     stepped: list[bool] = []
 
     def look(done: int, total: int) -> None:
-        follower._look_at = 0.0 if not stepped else follower._look_at
+        follower._look_at = 0.0
         stepped.append(follower.step())
 
     rebuild(BALANCES, look)
