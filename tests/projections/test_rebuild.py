@@ -404,7 +404,7 @@ def test_a_rebuild_pauses_only_after_somebody_else_has_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     paused: list[float] = []
-    monkeypatch.setattr(generations.time, "sleep", paused.append)
+    monkeypatch.setattr("projections.generations.time.sleep", paused.append)
     happened(registered(ALICE))
     courtesy = generations.Courtesy()
     happened(granted(ALICE, 500))
