@@ -83,6 +83,8 @@ async def _stream(
     response: StreamingHttpResponse, receive: Receive, send: Send, *, headers_only: bool
 ) -> None:
     """Send what comes until it ends, or until the client has gone or takes nothing any more."""
+    from conversations.accept import EVENT_STREAM
+
     head = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
     await send({"type": "http.response.start", "status": response.status_code, "headers": head})
     # Django's own wrapper around it cannot be closed at once.
@@ -101,7 +103,8 @@ async def _stream(
             task.cancel()
         await asyncio.gather(sending, leaving, return_exceptions=True)
         await parts.aclose()
-    if cut:
+    if cut and response.get("Content-Type") == EVENT_STREAM:
+        # Whoever follows a message goes on behind its last event. All else must not look whole.
         with suppress(TimeoutError):
             async with asyncio.timeout(CUT_SECONDS_MAX):
                 await send(_LAST)

@@ -13,7 +13,7 @@ from conversations.reply_streams import silent_seconds_max
 from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
-from eventstore.log import decide, event_log, one_at_a_time, transaction_with_log
+from eventstore.log import event_log, one_at_a_time, transaction_with_log
 from eventstore.models import EventRecord
 from eventstore.reading import clock_now, max_position
 from projections.pending import in_flight_of_conversation
@@ -65,18 +65,19 @@ def start_conversation(command: StartConversation, cause: Cause) -> Written:
 
 
 def rename_conversation(command: RenameConversation, cause: Cause) -> Written:
-    """Give a conversation another title. Raises `ConversationNotFound`."""
-
-    def decision(*, fresh: bool) -> Written:
-        conversation = _own(command.user_id, command.conversation_id, fresh=fresh)
+    """Give a conversation another title. Raises `ConversationNotFound` and `AccountDeactivated`."""
+    user_id = command.user_id
+    with one_at_a_time(user_id), transaction_with_log():
+        # Nothing is appended to the account, so no conflict would tell that this is out of date.
+        if not event_log().load(Account, user_id, fresh=True).active:
+            raise AccountDeactivated
+        conversation = _own(user_id, command.conversation_id, fresh=True)
         if conversation.deleted:
             raise ConversationNotFound(str(conversation.id))
-        created_at = _started_at(conversation.id)
         conversation.rename(command.title)
         position = event_log().append(conversation, cause=cause)
+        created_at = _started_at(conversation.id)
         return Written(conversation.id, command.title, created_at, position)
-
-    return decide(decision)
 
 
 def delete_conversation(command: DeleteConversation, cause: Cause) -> int:

@@ -20,7 +20,6 @@ from eventstore.keys import decrypt_all
 from eventstore.log import decide, event_log, one_at_a_time
 from eventstore.models import DataKey
 from eventstore.reading import (
-    READ_MAX,
     RecordedEvent,
     clock_now,
     read_stream_after,
@@ -63,9 +62,8 @@ def _pieces(credential: Credential) -> Iterator[bytes]:
     user_id = credential.user_id
     head = {"exported_at": to_datetime(clock_now()), "user": _user(credential)}
     yield msgspec.json.encode(head)[:-1]
-    conversations, messages = _conversations(user_id), _messages(user_id)
-    yield from _array("conversations", (_readable(page) for page in conversations))
-    yield from _array("messages", (_exchanges(page) for page in messages))
+    yield from _array("conversations", map(_readable, _conversations(user_id)))
+    yield from _array("messages", map(_exchanges, _messages(user_id)))
     yield from _array("events", map(_recorded, _everything(credential)))
     yield b"}"
 
@@ -82,7 +80,7 @@ def _array(name: str, pages: Iterable[Sequence[object]]) -> Iterator[bytes]:
 
 def _user(credential: Credential) -> dict[str, Any]:
     tokens, username, created_at = 0, None, None
-    for page in _account(credential.user_id):
+    for page in _stream(credential.user_id):
         for event in page:
             kind = event.topic.removeprefix(_ACCOUNTS)
             tokens += _SIGNS.get(kind, 0) * event.data.get("amount", 0)
@@ -99,23 +97,20 @@ def _user(credential: Credential) -> dict[str, Any]:
     }
 
 
-def _readable(page: Page) -> list[dict[str, Any]]:
-    """Conversations as they are now; a page holds all events of each."""
-    found: dict[UUID, dict[str, Any]] = {}
-    for event, data in zip(page, _decrypted(page), strict=True):
-        kind = event.topic.removeprefix(_CONVERSATIONS)
-        if kind == "ConversationStarted":
-            found[event.stream_id] = {
-                "id": event.stream_id,
-                "title": data["title"],
-                "created_at": to_datetime(event.at),
-                "deleted_at": None,
-            }
-        elif kind == "ConversationRenamed":
-            found[event.stream_id]["title"] = data["title"]
-        elif kind == "ConversationDeleted":
-            found[event.stream_id]["deleted_at"] = to_datetime(event.at)
-    return list(found.values())
+def _readable(conversation_id: UUID) -> list[dict[str, Any]]:
+    """A conversation as it is now; none, where one has a key and has not begun."""
+    found: dict[str, Any] = {}
+    for page in _stream(conversation_id):
+        for event, data in zip(page, _decrypted(page), strict=True):
+            kind = event.topic.removeprefix(_CONVERSATIONS)
+            if kind == "ConversationStarted":
+                found = {"id": conversation_id, "created_at": to_datetime(event.at)}
+                found |= {"title": data["title"], "deleted_at": None}
+            elif kind == "ConversationRenamed":
+                found["title"] = data["title"]
+            elif kind == "ConversationDeleted":
+                found["deleted_at"] = to_datetime(event.at)
+    return [found] if found else []
 
 
 def _exchanges(page: Page) -> list[dict[str, Any]]:
@@ -180,33 +175,32 @@ def _decrypted(page: Page) -> list[dict[str, Any]]:
 
 def _everything(credential: Credential) -> Iterator[Page]:
     yield read_streams([credential.claim_id])
-    for page in _account(credential.user_id):
+    for page in _stream(credential.user_id):
         yield page
         yield read_streams(_named(page, "grant_id"))
     yield from _messages(credential.user_id)
-    yield from _conversations(credential.user_id)
+    for conversation_id in _conversations(credential.user_id):
+        yield from _stream(conversation_id)
 
 
-def _account(user_id: UUID) -> Iterator[Page]:
+def _stream(stream_id: UUID) -> Iterator[Page]:
     version = 0
-    while page := read_stream_after(user_id, version):
+    while page := read_stream_after(stream_id, version):
         yield page
         version = page[-1].version
 
 
 def _messages(user_id: UUID) -> Iterator[Page]:
     """Every message was paid for, so the account's stream names them all."""
-    for page in _account(user_id):
+    for page in _stream(user_id):
         paid = [event for event in page if event.topic == f"{_ACCOUNTS}TokensDebited"]
         yield read_streams(_named(paid, "message_id"))
 
 
-def _conversations(user_id: UUID) -> Iterator[Page]:
+def _conversations(user_id: UUID) -> list[UUID]:
     """Every conversation has a key that the user's wraps, a deleted one too."""
     keys = DataKey.objects.filter(wrapped_by=user_id).order_by("id")
-    ids = list(keys.values_list("id", flat=True))
-    for start in range(0, len(ids), READ_MAX):
-        yield read_streams(ids[start : start + READ_MAX])
+    return list(keys.values_list("id", flat=True))
 
 
 def _named(page: Page, field: str) -> list[UUID]:

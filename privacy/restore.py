@@ -4,8 +4,10 @@ A backup or a dump from before an erasure holds the keys that were destroyed sin
 erasures (`privacy.destructions`) names them; whoever restores applies it before anybody is served.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -17,7 +19,11 @@ from accounts.domain import AccountErased
 from conversations.commands import ConversationNotFound
 from conversations.conversation_commands import DeleteConversation, delete_conversation
 from eventstore.cause import Cause
+from eventstore.clock import to_datetime
+from eventstore.reading import read_stream_after
 from privacy.erasure import EraseUser, erase_user
+
+logger = logging.getLogger(__name__)
 
 
 class ErasuresUnreadable(Exception):
@@ -28,7 +34,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A user that was erased, or a conversation of theirs that was deleted."""
 
     user_id: UUID
-    at: str
+    at: datetime
     conversation_id: UUID | None = None
 
 
@@ -53,7 +59,7 @@ def apply_erasures(path: Path, cause: Cause) -> Applied:
     conversations = sum(
         _done(delete_conversation, DeleteConversation(line.user_id, line.conversation_id), cause)
         for line in lines
-        if line.conversation_id
+        if line.conversation_id and not _began_since(line.conversation_id, line.at)
     )
     return Applied(users, conversations)
 
@@ -71,9 +77,23 @@ def _lines(path: Path) -> Iterator[Line]:
                 try:
                     yield msgspec.json.decode(text, type=Line)
                 except msgspec.MsgspecError as error:
+                    if not text.endswith(b"\n"):
+                        # A copy was made, or a machine died, while this one was written.
+                        logger.warning("%s, line %d is not whole and is passed over", path, number)
+                        return
                     raise ErasuresUnreadable(f"{path}, line {number}: {error}") from error
     except OSError as error:
         raise ErasuresUnreadable(f"{path}: {error.strerror}") from error
+
+
+def _began_since(conversation_id: UUID, at: datetime) -> bool:
+    """Whether it is another conversation of the same id.
+
+    A default conversation has its id before it begins: one that was deleted may, in a log from
+    before that, begin anew.
+    """
+    begun = read_stream_after(conversation_id, 0, limit=1)
+    return bool(begun) and to_datetime(begun[0].at) > at
 
 
 def _done(command: Callable[..., int], order: object, cause: Cause) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
+from accounts.models import Credential
 from conversations.conversation_commands import DeleteConversation, delete_conversation
 from eventstore.database import writing
 from eventstore.models import DataKey, Destruction
@@ -51,12 +52,22 @@ def test_no_file_of_the_database_holds_an_erased_users_keys(alice: UUID, bob: UU
     start(alice)
     of_alice, (of_bob, *_) = wrapped_keys(alice).values(), wrapped_keys(bob).values()
     assert len(of_alice) == 3
+    gather_statistics()
     assert all(holds(wrapped) for wrapped in of_alice)
     erase(alice)
     Destructions().step()
     assert [file for wrapped in of_alice for file in holds(wrapped)] == []
     assert holds(of_bob)
     assert not Destruction.objects.exists()
+
+
+def test_nor_the_hash_of_their_password(alice: UUID) -> None:
+    password_hash = Credential.objects.get(user_id=alice).password_hash.encode()
+    gather_statistics()
+    assert holds(password_hash)
+    erase(alice)
+    Destructions().step()
+    assert holds(password_hash) == []
 
 
 def test_nor_that_of_a_deleted_conversation(alice: UUID) -> None:
@@ -131,6 +142,50 @@ def test_a_reader_that_comes_between_holds_nobody_up(
     assert not Destruction.objects.exists()
 
 
+def test_what_waits_is_listed_once(alice: UUID, bob: UUID, erasures: Path) -> None:
+    follower, clock = Destructions(), 0.0
+    with reader(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("privacy.destructions.time.monotonic", lambda: clock)
+        erase(alice)
+        for _ in range(5):
+            follower.step()
+            clock += destructions.PAUSE_SECONDS
+        erase(bob)
+        follower.step()
+    assert [line["user_id"] for line in lines(erasures)] == [str(alice), str(bob)]
+
+
+def test_many_deletions_are_not_a_cleaning_each(
+    alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower, clock, cleaned = Destructions(), 1000.0, 0
+
+    def clean(**_: bool) -> bool:
+        nonlocal cleaned
+        cleaned += 1
+        return True
+
+    monkeypatch.setattr(destructions, "clean_files", clean)
+    monkeypatch.setattr("privacy.destructions.time.monotonic", lambda: clock)
+    for user_id in (alice, bob):
+        erase(user_id)
+        follower.step()
+        clock += 2 * destructions.LOOK_SECONDS
+    assert cleaned == 1
+    clock += destructions.PAUSE_SECONDS
+    follower.step()
+    assert cleaned == 2
+    assert not Destruction.objects.exists()
+
+
+def test_a_line_that_a_full_disk_has_cut_off_is_written_anew(alice: UUID, erasures: Path) -> None:
+    erase(alice)
+    erasures.parent.mkdir()
+    erasures.write_text('{"user_id": "whole"}\n{"user_id":"cut o')
+    Destructions().step()
+    assert [line["user_id"] for line in lines(erasures)] == ["whole", str(alice)]
+
+
 def test_an_interrupted_cleaning_is_done_again(
     alice: UUID, erasures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,8 +205,14 @@ def test_nothing_to_do_costs_one_look(erasures: Path) -> None:
     assert not erasures.exists()
 
 
-def interrupted() -> bool:
+def interrupted(**_: bool) -> bool:
     raise KeyboardInterrupt
+
+
+def gather_statistics() -> None:
+    """Let the database sample its tables, as it does by itself now and then."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
 
 
 @contextmanager

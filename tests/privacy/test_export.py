@@ -18,7 +18,6 @@ from conversations.conversation_commands import (
 from eventstore import reading
 from eventstore.cause import Cause
 from eventstore.reading import read_stream
-from privacy import export
 from privacy.erasure import EraseUser, erase_user
 from privacy.export import export_user, note_export
 from projections.models import Pointer
@@ -104,7 +103,6 @@ def test_many_pages_come_to_the_same(
     for number in range(5):
         respond(send(alice, str(number), conversation_id=start(alice)).message_id)
     whole = exported(alice)
-    monkeypatch.setattr(export, "READ_MAX", 2)
     monkeypatch.setattr(reading.read_stream_after, "__defaults__", (2,))
     paged = exported(alice)
     for name, key in (("conversations", "id"), ("messages", "id"), ("events", "position")):
@@ -118,6 +116,18 @@ def test_no_piece_holds_more_than_a_page(
         respond(send(alice, "x" * 1_000 + str(number)).message_id)
     monkeypatch.setattr(reading.read_stream_after, "__defaults__", (2,))
     assert max(map(len, export_user(alice))) < 6_000
+
+
+def test_a_conversation_that_was_often_renamed_comes_in_pages_too(
+    alice: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = start(alice)
+    for number in range(20):
+        rename_conversation(RenameConversation(alice, talk, f"{number} {'x' * 150}"), CAUSE)
+    monkeypatch.setattr(reading.read_stream_after, "__defaults__", (2,))
+    assert max(map(len, export_user(alice))) < 2_000
+    (conversation,) = exported(alice)["conversations"]
+    assert conversation["title"].startswith("19 ")
 
 
 def test_nobody_unknown_and_nobody_erased_is_exported(alice: UUID) -> None:

@@ -15,11 +15,13 @@ from tests.conversations.conftest import CAUSE, Send
 from tests.privacy.story import account_of, start, wrapped_keys
 
 RESTORE = Cause("shell:operator")
+#: After all that these tests do.
+LATER = "2126-11-22T10:00:00Z"
 
 
 def listed(path: Path, *lines: dict[str, str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"at": "2026-11-22", **line}) + "\n" for line in lines))
+    path.write_text("".join(json.dumps({"at": LATER, **line}) + "\n" for line in lines))
     return path
 
 
@@ -78,7 +80,7 @@ def test_a_conversation_of_an_erased_user_is_gone_with_them(alice: UUID, erasure
 
 
 @pytest.mark.parametrize(
-    "broken", ["{", "[]", '{"user_id": "alice", "at": ""}', '{"at": ""}', '{"who": 1}', "\n"]
+    "broken", ["{", "[]", '{"user_id": "alice", "at": ""}', '{"at": ""}', '{"who": 1}', ""]
 )
 def test_a_line_that_cannot_be_read_is_named_and_nothing_is_erased(
     alice: UUID, erasures: Path, broken: str
@@ -93,3 +95,26 @@ def test_a_line_that_cannot_be_read_is_named_and_nothing_is_erased(
 def test_a_file_that_is_not_there_is_named(erasures: Path) -> None:
     with pytest.raises(ErasuresUnreadable, match=r"erasures\.jsonl: No such file"):
         apply_erasures(erasures, RESTORE)
+
+
+def test_a_line_that_was_cut_off_is_passed_over(
+    alice: UUID, bob: UUID, erasures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = listed(erasures, {"user_id": str(alice)}, {"user_id": str(bob)})
+    file.write_text(file.read_text()[:-20])
+    assert apply_erasures(file, RESTORE) == Applied(1, 0)
+    assert "line 2 is not whole" in caplog.text
+
+
+def test_a_default_conversation_that_began_since_is_not_the_one_that_was_deleted(
+    alice: UUID, send: Send, erasures: Path
+) -> None:
+    default = account_of(alice).default_conversation_id
+    line = {"user_id": str(alice), "conversation_id": str(default)}
+    file = listed(erasures, {**line, "at": "2026-11-22T10:00:00Z"})
+    assert apply_erasures(file, RESTORE) == Applied(0, 0)
+    message_id = send(alice).message_id
+    assert apply_erasures(file, RESTORE) == Applied(0, 0)
+    assert len(read_stream(message_id)) == 1
+    file = listed(erasures, {**line, "at": LATER})
+    assert apply_erasures(file, RESTORE) == Applied(0, 1)
