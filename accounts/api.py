@@ -14,8 +14,9 @@ from ninja.security import HttpBearer
 from pydantic import WithJsonSchema
 
 from accounts import commands, schemas
-from accounts.domain import STAFF
+from accounts.domain import STAFF, AccountErased
 from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
+from accounts.models import Credential
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
 from eventstore.database import guarded, in_thread
@@ -134,7 +135,13 @@ async def log_in(request: ApiRequest, body: schemas.LogIn) -> schemas.LoggedIn:
     return schemas.LoggedIn(token=done.jwt, expires_in=done.expires_in)
 
 
-@router.get("/users/", operation_id="list_users", summary="List users", response=list[schemas.User])
+@router.get(
+    "/users/",
+    operation_id="list_users",
+    summary="List users",
+    response=list[schemas.User],
+    openapi_extra={"responses": {200: {"headers": _NEXT}}},
+)
 async def list_users(
     request: ApiRequest,
     response: HttpResponse,
@@ -253,7 +260,8 @@ async def _balance_at(user_id: UUID, at: int) -> schemas.BalanceAt:
 def _balance_since_registration(user_id: UUID, at: int) -> int:
     registered = queries.registered_at(user_id)
     if registered is None:
-        raise NotShownYet
+        # Erased since the JWT was looked at: the rows go with the event.
+        raise NotShownYet if Credential.objects.filter(user_id=user_id).exists() else AccountErased
     if at < registered:
         raise BeforeRegistration(registered)
     return queries.balance_at(user_id, at)

@@ -11,7 +11,7 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import IntegrityError as DatabaseIntegrityError
 from eventsourcing.persistence import IntegrityError
 
-from accounts.domain import Account, UsernameClaim
+from accounts.domain import Account, AccountErased, UsernameClaim
 from accounts.jwt_auth import issue_jwt
 from accounts.models import Credential
 from accounts.names import claim_id
@@ -134,18 +134,18 @@ def log_in(command: LogIn) -> LoggedIn:
 def change_password(command: ChangePassword, cause: Cause) -> int:
     """Set another password; every JWT issued before stops working. Returns the position.
 
-    Raises `WrongPassword`, `WeakPassword` and `UserNotFound`.
+    Raises `WrongPassword`, `WeakPassword` and `AccountErased`.
     """
     _refuse_weak(command.new_password)
     before = Credential.objects.filter(user_id=command.user_id).first()
     if before is None:
-        raise UserNotFound(str(command.user_id))
+        raise AccountErased
     if not check_password(command.current_password, before.password_hash):
         raise WrongPassword
     password_hash = make_password(command.new_password)
 
     def decision(*, fresh: bool) -> int:
-        account = load_account(command.user_id, fresh=fresh)
+        account = _own_account(command.user_id, fresh=fresh)
         account.change_password()
         with transaction_with_log():
             # Of two changes that checked the same old password, one must lose.
@@ -161,10 +161,10 @@ def change_password(command: ChangePassword, cause: Cause) -> int:
 
 
 def revoke_jwts(command: RevokeJwts, cause: Cause) -> int:
-    """Make every JWT issued before stop working. Returns the position. Raises `UserNotFound`."""
+    """Make every JWT issued before stop working. Returns the position. Raises `AccountErased`."""
 
     def decision(*, fresh: bool) -> int:
-        account = load_account(command.user_id, fresh=fresh)
+        account = _own_account(command.user_id, fresh=fresh)
         account.revoke_jwts()
         with transaction_with_log():
             Credential.objects.filter(user_id=command.user_id).update(jwt_epoch=account.jwt_epoch)
@@ -180,6 +180,14 @@ def load_account(user_id: UUID, *, fresh: bool) -> Account:
     if account is None or account.erased:
         raise UserNotFound(str(user_id))
     return account
+
+
+def _own_account(user_id: UUID, *, fresh: bool) -> Account:
+    """The account of whoever gives the command. Raises `AccountErased`, if it was meanwhile."""
+    try:
+        return load_account(user_id, fresh=fresh)
+    except UserNotFound:
+        raise AccountErased from None
 
 
 class _Named:

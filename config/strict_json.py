@@ -45,7 +45,8 @@ def parse_strict(body: bytes) -> Any:
     except StopIteration as error:
         raise MalformedJson(f"no JSON value at character {error.value}") from None
     except json.JSONDecodeError as error:
-        raise MalformedJson(f"{error.msg} at character {error.pos}") from None
+        what = error.msg.removesuffix(" at")
+        raise MalformedJson(f"{what} at character {error.pos}") from None
     except RecursionError:
         raise MalformedJson("nested too deeply") from None
     if end != len(text) and text[end:].strip(_WHITESPACE):

@@ -52,8 +52,8 @@ def parse_instant(text: str) -> int:
         local = datetime.fromisoformat(f"{date}T{time}")
         offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
         moment = local.replace(tzinfo=timezone(-offset if sign == "-" else offset))
-    except ValueError as error:
-        raise MalformedInstant(f"there is no such time: {error}") from None
+    except ValueError:
+        raise MalformedInstant("there is no such day, time or offset") from None
     microseconds = int((fraction or "").ljust(6, "0")[:6])
     return (moment - _EPOCH) // timedelta(microseconds=1) + microseconds
 

@@ -13,6 +13,8 @@ from eventstore.encrypted import with_encrypted_texts
 
 #: Events that one read returns at most.
 READ_MAX = 500
+#: Beyond every position that there can be.
+POSITION_MAX = 2**63 - 1
 
 
 class UnreadableEvent(ValueError):
@@ -165,27 +167,35 @@ def read_stream(stream_id: UUID) -> list[RecordedEvent]:
         return [RecordedEvent(*row) for row in cursor.fetchall()]
 
 
-def read_stream_after(stream_id: UUID, version: int, limit: int = READ_MAX) -> list[RecordedEvent]:
-    """The events of one stream behind a version, in order, at most `limit`."""
+def read_stream_after(
+    stream_id: UUID, version: int, limit: int = READ_MAX, upto: int = POSITION_MAX
+) -> list[RecordedEvent]:
+    """The events of one stream behind a version, in order, at most `limit`.
+
+    None stands beyond position `upto`.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id = %s AND version > %s"  # noqa: S608 (constants)
-            " ORDER BY version LIMIT %s",
-            [id_parameter(stream_id), version, limit],
+            f"SELECT {_COLUMNS} FROM eventstore_event"  # noqa: S608 (constants)
+            " WHERE stream_id = %s AND version > %s AND position <= %s ORDER BY version LIMIT %s",
+            [id_parameter(stream_id), version, upto, limit],
         )
         return [RecordedEvent(*row) for row in cursor.fetchall()]
 
 
-def read_streams(stream_ids: Collection[UUID]) -> list[RecordedEvent]:
-    """All events of some streams, in the order of the log; at most `READ_MAX` streams."""
+def read_streams(stream_ids: Collection[UUID], upto: int = POSITION_MAX) -> list[RecordedEvent]:
+    """All events of some streams up to a position, in the order of the log.
+
+    At most `READ_MAX` streams.
+    """
     if not stream_ids:
         return []
     marks = ", ".join(["%s"] * len(stream_ids))
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id IN ({marks})"  # noqa: S608 (marks)
-            " ORDER BY position",
-            list(map(id_parameter, stream_ids)),
+            " AND position <= %s ORDER BY position",
+            [*map(id_parameter, stream_ids), upto],
         )
         return [RecordedEvent(*row) for row in cursor.fetchall()]
 

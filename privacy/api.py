@@ -9,6 +9,8 @@ from ninja import Router, Status
 
 from accounts.api import StaffJwt, in_password_thread
 from accounts.api import router as account_router
+from accounts.commands import UserNotFound
+from accounts.domain import AccountErased
 from accounts.jwt_auth import ApiRequest
 from eventstore.cause import Cause
 from eventstore.database import in_thread
@@ -28,9 +30,17 @@ _EXPORT: dict[str, Any] = {
                 "application/json": {
                     "schema": {
                         "type": "object",
-                        "required": ["exported_at", "user", "conversations", "messages", "events"],
+                        "required": [
+                            "exported_at",
+                            "position",
+                            "user",
+                            "conversations",
+                            "messages",
+                            "events",
+                        ],
                         "properties": {
                             "exported_at": {"type": "string", "format": "date-time"},
+                            "position": {"type": "integer"},
                             "user": {"type": "object"},
                             "conversations": {"type": "array", "items": {"type": "object"}},
                             "messages": {"type": "array", "items": {"type": "object"}},
@@ -53,7 +63,11 @@ _OF_SOMEBODY: dict[str, Any] = {"responses": {404: {}}}
 )
 async def export_own_data(request: ApiRequest) -> StreamingHttpResponse:
     """Get everything that is held about the caller, out of the log and with its text."""
-    return await _export(request.auth.user_id)
+    try:
+        return await _export(request.auth.user_id)
+    except UserNotFound:
+        # Erased since the JWT was looked at.
+        raise AccountErased from None
 
 
 # A path belongs to one router: this one shows the account too.

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.contrib.auth.hashers import check_password
 
 from accounts.commands import UserNotFound, WrongPassword
-from accounts.domain import Account
+from accounts.domain import Account, AccountErased
 from accounts.models import Credential
 from conversations.cancel_first import CancelFirst
 from conversations.reply_streams import silent_seconds_max
@@ -39,23 +39,29 @@ class EraseUser:
 def erase_user(command: EraseUser, cause: Cause) -> int:
     """Forget a user for ever. Returns the position from which on nothing of theirs is shown.
 
-    Raises `WrongPassword` and `UserNotFound`.
+    Raises `UserNotFound`; of a user who asks for it themselves, `WrongPassword` and
+    `AccountErased`.
     """
-    if command.password is not None:
-        credential = Credential.objects.filter(user_id=command.user_id).first()
-        if credential is None:
-            raise UserNotFound(str(command.user_id))
-        if not check_password(command.password, credential.password_hash):
-            raise WrongPassword
-    return _Erasure(command.user_id, cause).carry_out()
+    if command.password is None:
+        return _Erasure(command.user_id, cause).carry_out()
+    credential = Credential.objects.filter(user_id=command.user_id).first()
+    if credential is None:
+        raise AccountErased
+    if not check_password(command.password, credential.password_hash):
+        raise WrongPassword
+    try:
+        return _Erasure(command.user_id, cause, credential.password_hash).carry_out()
+    except UserNotFound:
+        raise AccountErased from None
 
 
 class _Erasure(CancelFirst):
     """The decision to forget a user."""
 
-    def __init__(self, user_id: UUID, cause: Cause) -> None:
+    def __init__(self, user_id: UUID, cause: Cause, password_hash: str | None = None) -> None:
         super().__init__(user_id)
         self._cause = cause
+        self._password_hash = password_hash
 
     def pending(self) -> Collection[UUID]:
         return in_flight_of_user(self.user_id).pending
@@ -80,7 +86,12 @@ class _Erasure(CancelFirst):
             position = log.append(*parts, account, cause=self._cause)
             # Behind the append, which encrypts the texts so far.
             keys.destroy_user(self.user_id)
-            Credential.objects.filter(user_id=self.user_id).delete()
+            credential = Credential.objects.filter(user_id=self.user_id)
+            if self._password_hash is not None:
+                # One that was changed since it was checked was not the password any more.
+                credential = credential.filter(password_hash=self._password_hash)
+            if not credential.delete()[0] and self._password_hash is not None:
+                raise WrongPassword
         return position
 
 

@@ -1,8 +1,9 @@
 """Everything that is held about a user, out of the log, as one JSON object in pieces.
 
 `user`, their `conversations` and `messages` as they can be read, and all `events` of theirs as they
-were recorded, with their text. Nothing here depends on the read models. Beside this the service
-holds a hash of the password, which says nothing about the user.
+were recorded, with their text, stream by stream; `position` is where the log ended then. Nothing
+here depends on the read models. Beside this the service holds a hash of the password, which says
+nothing about the user.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from eventstore.models import DataKey
 from eventstore.reading import (
     RecordedEvent,
     clock_now,
+    max_position,
     read_stream_after,
     read_streams,
 )
@@ -37,6 +39,11 @@ _SIGNS = {"TokensGranted": 1, "TokensDebited": -1, "TokensRefunded": 1}
 
 Page = list[RecordedEvent]
 
+#: Events of the account that one page begins with; it may have as many messages with their text.
+PAGE_EVENTS = 50
+#: What is sent at a time, so that a slow client is seen to take something.
+PIECE_BYTES_MAX = 64 * 1024
+
 
 def note_export(user_id: UUID, cause: Cause) -> None:
     """Record that staff export a user's data, before they get it. Raises `UserNotFound`."""
@@ -51,21 +58,97 @@ def note_export(user_id: UUID, cause: Cause) -> None:
 
 
 def export_user(user_id: UUID) -> Iterator[bytes]:
-    """The pieces of the JSON object, each of a bounded size. Raises `UserNotFound` at once."""
+    """The JSON object in pieces of at most `PIECE_BYTES_MAX`, all of one instant of the log.
+
+    Raises `UserNotFound` at once.
+    """
     credential = Credential.objects.filter(user_id=user_id).first()
     if credential is None:
         raise UserNotFound(str(user_id))
-    return _pieces(credential)
+    return _pieces(_Export(credential).parts())
 
 
-def _pieces(credential: Credential) -> Iterator[bytes]:
-    user_id = credential.user_id
-    head = {"exported_at": to_datetime(clock_now()), "user": _user(credential)}
-    yield msgspec.json.encode(head)[:-1]
-    yield from _array("conversations", map(_readable, _conversations(user_id)))
-    yield from _array("messages", map(_exchanges, _messages(user_id)))
-    yield from _array("events", map(_recorded, _everything(credential)))
-    yield b"}"
+def _pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
+    for part in parts:
+        for start in range(0, len(part), PIECE_BYTES_MAX):
+            yield part[start : start + PIECE_BYTES_MAX]
+
+
+class _Export:
+    """What the log holds of a user up to where it ends now, a page of events at a time."""
+
+    def __init__(self, credential: Credential) -> None:
+        self.credential = credential
+        self.user_id = credential.user_id
+        self.upto = max_position()
+        self.at = to_datetime(clock_now())
+
+    def parts(self) -> Iterator[bytes]:
+        head = {"exported_at": self.at, "position": self.upto, "user": self.user()}
+        yield msgspec.json.encode(head)[:-1]
+        yield from _array("conversations", map(self.conversation, self.conversation_ids()))
+        yield from _array("messages", map(_exchanges, self.messages()))
+        yield from _array("events", map(_recorded, self.everything()))
+        yield b"}"
+
+    def user(self) -> dict[str, Any]:
+        tokens, username, created_at = 0, None, None
+        for page in self.stream(self.user_id):
+            for event in page:
+                kind = event.topic.removeprefix(_ACCOUNTS)
+                tokens += _SIGNS.get(kind, 0) * event.data.get("amount", 0)
+                if kind == "UserRegistered":
+                    (username,) = decrypt_all([event.data["username"]])
+                    created_at = to_datetime(event.at)
+        return {
+            "id": self.user_id,
+            "username": username,
+            "role": self.credential.role,
+            "active": self.credential.active,
+            "tokens": tokens,
+            "created_at": created_at,
+        }
+
+    def conversation(self, conversation_id: UUID) -> list[dict[str, Any]]:
+        """A conversation as it is now; none, where one has a key and has not begun."""
+        found: dict[str, Any] = {}
+        for page in self.stream(conversation_id):
+            for event, data in zip(page, _decrypted(page), strict=True):
+                kind = event.topic.removeprefix(_CONVERSATIONS)
+                if kind == "ConversationStarted":
+                    found = {"id": conversation_id, "created_at": to_datetime(event.at)}
+                    found |= {"title": data["title"], "deleted_at": None}
+                elif kind == "ConversationRenamed":
+                    found["title"] = data["title"]
+                elif kind == "ConversationDeleted":
+                    found["deleted_at"] = to_datetime(event.at)
+        return [found] if found else []
+
+    def everything(self) -> Iterator[Page]:
+        yield read_streams([self.credential.claim_id], self.upto)
+        for page in self.stream(self.user_id):
+            yield page
+            yield read_streams(_named(page, "grant_id"), self.upto)
+        yield from self.messages()
+        for conversation_id in self.conversation_ids():
+            yield from self.stream(conversation_id)
+
+    def messages(self) -> Iterator[Page]:
+        """Every message was paid for, so the account's stream names them all."""
+        for page in self.stream(self.user_id):
+            paid = [event for event in page if event.topic == f"{_ACCOUNTS}TokensDebited"]
+            yield read_streams(_named(paid, "message_id"), self.upto)
+
+    def conversation_ids(self) -> list[UUID]:
+        """Every conversation has a key that the user's wraps, a deleted one too."""
+        keys = DataKey.objects.filter(wrapped_by=self.user_id).order_by("id")
+        return list(keys.values_list("id", flat=True))
+
+    def stream(self, stream_id: UUID) -> Iterator[Page]:
+        version = 0
+        while page := read_stream_after(stream_id, version, PAGE_EVENTS, self.upto):
+            yield page
+            version = page[-1].version
 
 
 def _array(name: str, pages: Iterable[Sequence[object]]) -> Iterator[bytes]:
@@ -76,41 +159,6 @@ def _array(name: str, pages: Iterable[Sequence[object]]) -> Iterator[bytes]:
             yield comma + b",".join(map(msgspec.json.encode, page))
             comma = b","
     yield b"]"
-
-
-def _user(credential: Credential) -> dict[str, Any]:
-    tokens, username, created_at = 0, None, None
-    for page in _stream(credential.user_id):
-        for event in page:
-            kind = event.topic.removeprefix(_ACCOUNTS)
-            tokens += _SIGNS.get(kind, 0) * event.data.get("amount", 0)
-            if kind == "UserRegistered":
-                (username,) = decrypt_all([event.data["username"]])
-                created_at = to_datetime(event.at)
-    return {
-        "id": credential.user_id,
-        "username": username,
-        "role": credential.role,
-        "active": credential.active,
-        "tokens": tokens,
-        "created_at": created_at,
-    }
-
-
-def _readable(conversation_id: UUID) -> list[dict[str, Any]]:
-    """A conversation as it is now; none, where one has a key and has not begun."""
-    found: dict[str, Any] = {}
-    for page in _stream(conversation_id):
-        for event, data in zip(page, _decrypted(page), strict=True):
-            kind = event.topic.removeprefix(_CONVERSATIONS)
-            if kind == "ConversationStarted":
-                found = {"id": conversation_id, "created_at": to_datetime(event.at)}
-                found |= {"title": data["title"], "deleted_at": None}
-            elif kind == "ConversationRenamed":
-                found["title"] = data["title"]
-            elif kind == "ConversationDeleted":
-                found["deleted_at"] = to_datetime(event.at)
-    return [found] if found else []
 
 
 def _exchanges(page: Page) -> list[dict[str, Any]]:
@@ -171,36 +219,6 @@ def _decrypted(page: Page) -> list[dict[str, Any]]:
         }
         for event in page
     ]
-
-
-def _everything(credential: Credential) -> Iterator[Page]:
-    yield read_streams([credential.claim_id])
-    for page in _stream(credential.user_id):
-        yield page
-        yield read_streams(_named(page, "grant_id"))
-    yield from _messages(credential.user_id)
-    for conversation_id in _conversations(credential.user_id):
-        yield from _stream(conversation_id)
-
-
-def _stream(stream_id: UUID) -> Iterator[Page]:
-    version = 0
-    while page := read_stream_after(stream_id, version):
-        yield page
-        version = page[-1].version
-
-
-def _messages(user_id: UUID) -> Iterator[Page]:
-    """Every message was paid for, so the account's stream names them all."""
-    for page in _stream(user_id):
-        paid = [event for event in page if event.topic == f"{_ACCOUNTS}TokensDebited"]
-        yield read_streams(_named(paid, "message_id"))
-
-
-def _conversations(user_id: UUID) -> list[UUID]:
-    """Every conversation has a key that the user's wraps, a deleted one too."""
-    keys = DataKey.objects.filter(wrapped_by=user_id).order_by("id")
-    return list(keys.values_list("id", flat=True))
 
 
 def _named(page: Page, field: str) -> list[UUID]:

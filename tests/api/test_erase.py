@@ -6,7 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.hashers import check_password
 
+from privacy import erasure
 from tests.api.client import PASSWORD, Api, User, assert_problem, places
 
 
@@ -81,3 +83,39 @@ def test_staff_erase_whoever_asks_them_to(api: Api, alice: User, staff: User) ->
 def test_members_erase_nobody_else(api: Api, alice: User, bob: User) -> None:
     assert_problem(api.call("DELETE", f"/users/{bob.id}/", alice), 403, "staff-only")
     assert api.balance(bob) == 4000
+
+
+def test_the_list_of_users_goes_on_behind_one_who_was_erased_meanwhile(
+    api: Api, alice: User, make_user: Any
+) -> None:
+    users = [make_user() for _ in range(3)]
+    assert erase(api, users[0]).status_code == 204
+    page = api.get(f"/users/?limit=100&after={users[0].id}", alice).json()
+    assert [user["id"] for user in page] == [user.id for user in users[1:]]
+
+
+def test_a_password_that_was_changed_meanwhile_erases_nobody(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change_it_first(password: str, encoded: str) -> bool:
+        monkeypatch.undo()
+        body = {"current_password": PASSWORD, "new_password": "another horse, another battery"}
+        assert api.post("/users/password/", body, alice).status_code == 204
+        return check_password(password, encoded)
+
+    monkeypatch.setattr(erasure, "check_password", change_it_first)
+    assert_problem(erase(api, alice), 422, "wrong-password")
+    again = api.log_in(alice.id, alice.username, "another horse, another battery")
+    assert api.balance(again) == 4000
+
+
+def test_of_two_who_erase_the_same_user_the_second_is_told_as_anybody_without_account(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def erase_first(password: str, encoded: str) -> bool:
+        monkeypatch.undo()
+        assert erase(api, alice).status_code == 204
+        return check_password(password, encoded)
+
+    monkeypatch.setattr(erasure, "check_password", erase_first)
+    assert_problem(erase(api, alice), 401, "not-authenticated")

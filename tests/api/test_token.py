@@ -90,7 +90,7 @@ class TestAtAnInstant:
             ("1795341600", "is written like"),
             ("2026-11-22T10:00:00", "needs an offset"),
             ("2026-11-22T10:00:00 02:00", "%2B"),
-            ("2026-02-30T10:00:00Z", "There is no such time"),
+            ("2026-02-30T10:00:00Z", "There is no such day, time or offset"),
             ("\0", "is written like"),
             ("9" * 5_000, "is written like"),
             ("' OR 1=1 --", "is written like"),

@@ -16,7 +16,7 @@ from accounts.commands import (
     log_in,
     register_user,
 )
-from accounts.domain import AccountDeactivated, InsufficientTokens
+from accounts.domain import AccountDeactivated, AccountErased, InsufficientTokens
 from accounts.models import Credential
 from conversations import cancel_first, commands, conversation_commands
 from conversations.domain import Exchange
@@ -138,8 +138,8 @@ def test_their_password_is_asked_for(alice: UUID) -> None:
 
 def test_nobody_is_erased_twice(alice: UUID) -> None:
     erase(alice)
-    for again in (None, PASSWORD):
-        with pytest.raises(UserNotFound):
+    for again, refusal in ((None, UserNotFound), (PASSWORD, AccountErased)):
+        with pytest.raises(refusal):
             erase(alice, again)
     assert kinds(alice).count("UserErased") == 1
 

@@ -15,9 +15,9 @@ from conversations.conversation_commands import (
     delete_conversation,
     rename_conversation,
 )
-from eventstore import reading
 from eventstore.cause import Cause
 from eventstore.reading import read_stream
+from privacy import export
 from privacy.erasure import EraseUser, erase_user
 from privacy.export import export_user, note_export
 from projections.models import Pointer
@@ -103,7 +103,7 @@ def test_many_pages_come_to_the_same(
     for number in range(5):
         respond(send(alice, str(number), conversation_id=start(alice)).message_id)
     whole = exported(alice)
-    monkeypatch.setattr(reading.read_stream_after, "__defaults__", (2,))
+    monkeypatch.setattr(export, "PAGE_EVENTS", 2)
     paged = exported(alice)
     for name, key in (("conversations", "id"), ("messages", "id"), ("events", "position")):
         assert sorted(paged[name], key=itemgetter(key)) == sorted(whole[name], key=itemgetter(key))
@@ -114,8 +114,31 @@ def test_no_piece_holds_more_than_a_page(
 ) -> None:
     for number in range(6):
         respond(send(alice, "x" * 1_000 + str(number)).message_id)
-    monkeypatch.setattr(reading.read_stream_after, "__defaults__", (2,))
+    monkeypatch.setattr(export, "PAGE_EVENTS", 2)
     assert max(map(len, export_user(alice))) < 6_000
+
+
+def test_what_is_sent_at_a_time_is_small(
+    alice: UUID, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(alice, "x" * 8_000)
+    monkeypatch.setattr(export, "PIECE_BYTES_MAX", 100)
+    assert max(map(len, export_user(alice))) == 100
+    assert exported(alice)["messages"][0]["message"] == "x" * 8_000
+
+
+def test_all_of_it_is_of_one_instant(alice: UUID, send: Send) -> None:
+    first = send(alice, "before").message_id
+    pieces = export_user(alice)
+    said = next(pieces)
+    respond(first)
+    respond(send(alice, "after").message_id)
+    told = json.loads(said + b"".join(pieces))
+    assert [(each["message"], each["status"]) for each in told["messages"]] == [
+        ("before", "pending")
+    ]
+    assert told["user"]["tokens"] == 3900
+    assert max(event["position"] for event in told["events"]) == told["position"]
 
 
 def test_a_conversation_that_was_often_renamed_comes_in_pages_too(
@@ -124,7 +147,7 @@ def test_a_conversation_that_was_often_renamed_comes_in_pages_too(
     talk = start(alice)
     for number in range(20):
         rename_conversation(RenameConversation(alice, talk, f"{number} {'x' * 150}"), CAUSE)
-    monkeypatch.setattr(reading.read_stream_after, "__defaults__", (2,))
+    monkeypatch.setattr(export, "PAGE_EVENTS", 2)
     assert max(map(len, export_user(alice))) < 2_000
     (conversation,) = exported(alice)["conversations"]
     assert conversation["title"].startswith("19 ")

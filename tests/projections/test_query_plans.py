@@ -89,8 +89,8 @@ TO_THE_MIDDLE = [TALK, 0, LONG // 2, 101]
 QUERIES: dict[str, tuple[str, list[Any]]] = {
     "balance": (accounts.BALANCE, [ALICE, ALICE]),
     "user": (accounts.USER, [ALICE, ALICE]),
-    "users": (accounts.USERS.format(start="0"), [100]),
-    "more users": (accounts.USERS.format(start=accounts.POSITION_OF_USER), [ALICE, 100]),
+    "users": (accounts.USERS, [0, 100]),
+    "more users": (accounts.USERS, [LONG // 2, 100]),
     "message": (history.MESSAGE, [HELLO, HELLO]),
     "bounds": (history.BOUNDS, [TALK, HELLO, TALK, HELLO]),
     "first page": (history.PAGE, PAGE),
