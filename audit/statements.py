@@ -27,6 +27,7 @@ TRIES_MAX = 3
 
 REGISTERED = "chatledger.accounts.UserRegistered"
 CLAIMED = "chatledger.accounts.UsernameClaimed"
+ERASED = "chatledger.accounts.UserErased"
 #: What moves a balance: the word for it, and its sign.
 MOVEMENTS = {
     "chatledger.accounts.TokensGranted": ("granted", 1),
@@ -59,13 +60,22 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as the log has it, the oldest line first; times in microseconds, UTC."""
+    """An account as the log has it, the oldest line first; times in microseconds, UTC.
+
+    A read model that has come to `erased_position` has no row of it any more.
+    """
 
     user_id: UUID
     username: str
     registered_at: int
     registered_position: int
+    erased_position: int | None
     lines: list[Line]
+
+    def is_shown_at(self, position: int) -> bool:
+        """Whether a read model at this position has rows of the account."""
+        erased = self.erased_position is not None and self.erased_position <= position
+        return self.registered_position <= position and not erased
 
     def last_line(self, *, position: int | None = None, at: int | None = None) -> Line | None:
         """The last line up to a position, or up to a time."""
@@ -140,9 +150,13 @@ def read_account(user_id: UUID) -> Account:
     registered = next(events)
     lines: list[Line] = []
     balance = 0
-    for page in _pages(event for event in events if event.topic in MOVEMENTS):
+    erased_position = None
+    for page in _pages(event for event in events if event.topic in {*MOVEMENTS, ERASED}):
         texts = keys.decrypt_all([_text_of(event) for event in page])
         for event, text in zip(page, texts, strict=True):
+            if event.topic == ERASED:
+                erased_position = event.position
+                continue
             try:
                 line = _line(event, text, entry=len(lines) + 1, balance=balance)
             except (KeyError, TypeError, ValueError) as error:
@@ -152,7 +166,9 @@ def read_account(user_id: UUID) -> Account:
             lines.append(line)
             balance = line.balance
     (username,) = keys.decrypt_all([registered.data["username"]])
-    return Account(user_id, username or "", registered.at, registered.position, lines)
+    return Account(
+        user_id, username or "", registered.at, registered.position, erased_position, lines
+    )
 
 
 def _line(event: RecordedEvent, text: str | None, *, entry: int, balance: int) -> Line:
@@ -213,7 +229,7 @@ class _ShownBalance:
             yield f"{self.name}: the account is parked: {self.error}"
             return
         by_the_log = None
-        if account.registered_position <= self.position:
+        if account.is_shown_at(self.position):
             last = account.last_line(position=self.position)
             by_the_log = last.balance if last else 0
         if self.amount != by_the_log:
@@ -234,7 +250,8 @@ class _ShownStatement:
             yield f"{self.name}: the account is parked: {self.error}"
             return
         left = dict(self.rows)
-        for line in account.lines:
+        lines = account.lines if account.is_shown_at(self.position) else []
+        for line in lines:
             if line.position > self.position:
                 break
             where = f"{self.name}: entry {line.entry} (position {line.position})"
@@ -243,8 +260,10 @@ class _ShownStatement:
                 yield f"{where} is missing"
             elif said := _other_than(line, row):
                 yield f"{where}: {said}"
+        erased = lines != account.lines
+        why = "is still there, by the log the account is erased" if erased else "is not in the log"
         for position, row in sorted(left.items()):
-            yield f"{self.name}: entry {row[0]} (position {position}) is not in the log"
+            yield f"{self.name}: entry {row[0]} (position {position}) {why}"
 
 
 def _shown_balance(user_id: UUID) -> _ShownBalance:

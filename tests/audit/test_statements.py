@@ -63,6 +63,10 @@ def claimed(user: UUID, username: str) -> Fact:
     return Fact(claim_id(username), "chatledger.accounts.UsernameClaimed", said)
 
 
+def erased(user: UUID) -> Fact:
+    return Fact(user, "chatledger.accounts.UserErased", {"conversation_ids": []})
+
+
 @pytest.fixture
 def alice() -> None:
     """Alice was granted 500, paid 100 and got 40 back; Bob has been granted 7."""
@@ -335,6 +339,37 @@ class TestReadModels:
             projected(registered(ALICE), granted(ALICE, 500), debited(ALICE, 100))
         assert differences(str(ALICE)) == [
             "statement: the account is parked: TypeError: dict in a column of text"
+        ]
+
+    def test_an_erased_account_has_no_row_and_that_is_right(self, alice: None) -> None:
+        projected(erased(ALICE))
+        *lines, balance, agreement = printed("alice")
+        assert len(lines) == 2 + 3
+        assert balance.endswith("440 tokens, after entry 3")
+        assert agreement == "the read models are at position 8 and agree with the log"
+
+    def test_until_a_read_model_has_come_to_the_erasure_its_rows_are_right(
+        self, alice: None
+    ) -> None:
+        happened(erased(ALICE))
+        assert printed("alice")[-1].endswith("at position 7 and agree with the log")
+        others = {name: each for name, each in PROJECTIONS.items() if each is not Balances}
+        drain(ProjectionRunner(others))
+        assert printed("alice")[-1].endswith(
+            "7 (balances) and 8 (statement) and agree with the log"
+        )
+        Balance.objects.filter(user_id=ALICE).delete()
+        assert differences() == ["balances: amount is nothing, by the log 440"]
+
+    def test_rows_that_outlive_an_erasure_are_named(self, alice: None) -> None:
+        kept = [*Balance.objects.filter(user_id=ALICE)]
+        entries = [*StatementEntry.objects.filter(user_id=ALICE, position=6)]
+        projected(erased(ALICE))
+        Balance.objects.bulk_create(kept)
+        StatementEntry.objects.bulk_create(entries)
+        assert printed_with_differences("alice")[-2:] == [
+            "balances: amount is 440, by the log nothing",
+            "statement: entry 2 (position 6) is still there, by the log the account is erased",
         ]
 
     def test_rows_that_are_swapped_meanwhile_are_read_again(
