@@ -19,7 +19,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
@@ -30,6 +29,7 @@ from rich.text import Text
 from audit.statements import Audit, CannotAudit, Line, audit
 from eventstore.instants import InTheFuture, MalformedInstant, parse_instant, rfc3339
 from eventstore.keys import KeyUnreadable
+from eventstore.reading import UnreadableEvent
 
 HEADINGS = ("entry", "position", "time", "kind", "amount", "balance", "message", "reason")
 NUMBERS = frozenset({"entry", "position", "amount", "balance"})
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             raise CommandError(f"--at {at}: {error}") from error
         except (CannotAudit, KeyUnreadable) as error:
             raise CommandError(str(error)) from error
-        except msgspec.MsgspecError as error:
+        except UnreadableEvent as error:
             raise CommandError(f"an event of this account cannot be read: {error}") from error
         except DatabaseError as error:
             reason = " ".join(str(error).split())
