@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ from tests.projections.story import (
 
 pytestmark = pytest.mark.django_db
 SCRIPT = PROJECT_DIR / "examples" / "balance_at.py"
+GRANT_OF_A_WORD = json.dumps(
+    {
+        "position": 2,
+        "type": "chatledger.accounts.TokensGranted",
+        "subject": str(ALICE),
+        "time": "2026-01-01T00:00:00Z",
+        "data": {"amount": "5"},
+    }
+)
 SECRETS = ("alice-the-canary", "signup", "a canary title", "hello canary", "hi canary")
 
 
@@ -224,9 +234,10 @@ def at(position: int, *, before: int = 0) -> str:
 
 
 def spread_out(*, seconds: int = 1) -> None:
-    """Give each event a time of its own, as appends of their own would have."""
+    """Give each event a time of its own, as appends of their own would have; none is to come."""
+    count = EventRecord.objects.count()
     for record in EventRecord.objects.order_by("position"):
-        record.at += record.position * seconds * 1_000_000
+        record.at -= (count - record.position) * seconds * 1_000_000
         record.save()
 
 
@@ -248,7 +259,9 @@ def test_the_script_sums_up_to_and_at_each_moment() -> None:
     for position, balance in enumerate(balances, 1):
         assert sum_at(lines, ALICE, at(position)).stdout == f"{balance}\n"
     assert sum_at(lines, ALICE, at(6, before=1)).stdout == "3900\n"
-    assert sum_at(lines, BOB, "2099-01-01T00:00:00+02:00").stdout == "7\n"
+    # Later than the last event, in another zone, and an id in upper case.
+    now = datetime.now(timezone(timedelta(hours=2))).isoformat()
+    assert sum_at(lines, str(BOB).upper(), now).stdout == "7\n"
 
 
 def test_before_the_account_there_is_no_sum() -> None:
@@ -280,7 +293,53 @@ def test_a_sum_over_a_row_that_is_no_event_is_refused() -> None:
     assert result.stderr.startswith("the event at position 5 cannot be read")
 
 
-def test_a_time_without_a_zone_is_refused() -> None:
-    result = sum_at("", ALICE, "2026-11-17T12:00:00")
-    assert result.returncode == 1
-    assert "needs a zone" in result.stderr
+@pytest.mark.parametrize(
+    ("user", "moment", "said"),
+    [
+        (ALICE, "2025-11-17T12:00:00", "the time needs a zone"),
+        (ALICE, "yesterday", "'yesterday' is no time"),
+        (ALICE, "2025-13-01T00:00:00Z", "'2025-13-01T00:00:00Z' is no time"),
+        (ALICE, "2099-01-01T00:00:00+02:00", "2099-01-01T00:00:00+02:00 has not come yet"),
+        ("alice", "2025-11-17T12:00:00Z", "'alice' is no id of an account"),
+        (ALICE, "0001-01-01T00:00:00+14:00", "there was no such account then"),
+    ],
+)
+def test_what_the_script_cannot_answer_is_one_line(user: object, moment: str, said: str) -> None:
+    result = sum_at("", user, moment)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "",
+        "[]",
+        "1",
+        "null",
+        "{}",
+        "[" * 100_000,
+        '{"position": 2}',
+        '{"position": 2, "type": "x", "subject": "x", "time": "noon"}',
+        f'{{"position": 2, "type": "x", "subject": "{ALICE}", "time": "2026-01-01T00:00:00"}}',
+        GRANT_OF_A_WORD,
+    ],
+)
+def test_a_line_that_is_no_event_is_named_in_one_line(line: str) -> None:
+    happened(registered(ALICE))
+    result = sum_at(f"{export()}{line}\n", ALICE, at(1))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "line 2 is no event of an export: no sum can be trusted\n"
+
+
+def test_without_its_two_arguments_the_script_says_how_it_is_used() -> None:
+    result = subprocess.run(
+        [sys.executable, "-I", str(SCRIPT), str(ALICE)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "USER_ID" in result.stderr
