@@ -33,6 +33,7 @@ from config.strict_json import ForbiddenText, MalformedJson, parse_strict
 from conversations import commands as message_commands
 from eventstore.database import StoreUnavailable
 from eventstore.instants import InTheFuture, MalformedInstant
+from eventstore.keys import WrongDataKey
 from projections.queries import ReadModelParked, UnknownCursor
 
 logger = logging.getLogger(__name__)
@@ -183,6 +184,8 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     proofs.NotSealedYet: Answer(problems.NOT_SEALED_YET, headers={"Retry-After": "1"}),
     proofs.SealDamaged: Answer(problems.SEAL_DAMAGED, detail=str),
     StoreUnavailable: Answer(problems.STORE_UNAVAILABLE),
+    # Not every `KeyUnreadable`: one text that its own key does not open is damage, and ours to see.
+    WrongDataKey: Answer(problems.KEYS_UNREADABLE),
     ReadModelParked: Answer(
         problems.READ_MODEL_PARKED,
         detail=lambda error: (

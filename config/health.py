@@ -10,6 +10,7 @@ from ninja import Router
 from pydantic import BaseModel, Field
 
 from eventstore.database import StoreUnavailable, in_thread
+from eventstore.keys import check_data_key
 from eventstore.leases import LeasesUnavailable, get_leases
 from projections import queries
 
@@ -42,7 +43,7 @@ async def livez(request: HttpRequest) -> Alive:
 
 @router.get("/readyz/", operation_id="check_readiness", summary="Can it serve?", response=Ready)
 async def readyz(request: HttpRequest) -> Ready:
-    """Say whether the database can be read in time, and what is degraded."""
+    """Say whether the database can be read in time and its keys opened, and what is degraded."""
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
             degraded = await in_thread(_degraded_read_models)
@@ -57,6 +58,7 @@ def _degraded_read_models() -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         cursor.fetchone()
+    check_data_key()
     degraded = []
     lag, parked = queries.lag(), queries.parked_count()
     if lag > LAG_EVENTS_MAX:

@@ -185,6 +185,15 @@ STOPPING = Problem(
     "It was told to stop before the request was complete. Nothing was written.",
     "Send the request again after Retry-After: to another process, or to the next one here.",
 )
+KEYS_UNREADABLE = Problem(
+    "keys-unreadable",
+    503,
+    "The service cannot read its keys",
+    "The service runs with a key that does not open those of its log, so it can read no text. "
+    "Nothing is lost.",
+    "Try again after Retry-After. An operator restores DATA_KEY, and DATA_KEY_PREVIOUS while it is "
+    "being replaced; the log of this process names a key that does not open.",
+)
 READ_MODEL_BEHIND = Problem(
     "read-model-behind",
     503,

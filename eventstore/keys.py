@@ -42,7 +42,11 @@ class KeyDestroyed(Exception):
 
 
 class KeyUnreadable(Exception):
-    """The key is not there or `DATA_KEY` does not open it: a mistake of settings, no erasure."""
+    """The key is not there or does not open what it should: a mistake or damage, no erasure."""
+
+
+class WrongDataKey(KeyUnreadable):
+    """`DATA_KEY` does not open a key that it should have wrapped: a mistake of settings."""
 
 
 def create_key(key_id: UUID, *, wrapped_by: UUID | None = None) -> None:
@@ -115,7 +119,7 @@ def names_key() -> bytes:
 
 
 def check_data_key() -> None:
-    """Raise `KeyUnreadable` when `DATA_KEY` is not the one that this log's keys are wrapped by."""
+    """Raise `WrongDataKey` when `DATA_KEY` is not the one that this log's keys are wrapped by."""
     row = DataKey.objects.filter(wrapped_by=None, wrapped__isnull=False).order_by("id").first()
     if row is not None:
         _unwrap(bytes(row.wrapped or b""), row.id, None)
@@ -229,7 +233,9 @@ def _unwrap(wrapped: bytes, key_id: UUID, outer: bytes | None) -> bytes:
                 )
             except InvalidTag:
                 continue
-    raise KeyUnreadable(f"DATA_KEY does not open key {key_id}: is it the one this log began with?")
+    if outer:
+        raise KeyUnreadable(f"the key of its user does not open key {key_id}")
+    raise WrongDataKey(f"DATA_KEY does not open key {key_id}: is it the one this log began with?")
 
 
 def _opened(wrapping_key: bytes, wrapped: bytes, key_id: UUID) -> bytes | None:

@@ -1,5 +1,6 @@
 """`GET /livez/` and `GET /readyz/`"""
 
+import logging
 import threading
 import time
 
@@ -9,7 +10,7 @@ from pytest_django import Settings
 from config import health
 from eventstore.database import StoreUnavailable
 from eventstore.leases import LeasesUnavailable
-from tests.api.client import Api, assert_problem
+from tests.api.client import Api, User, assert_problem
 
 
 def away(*args: object) -> None:
@@ -43,6 +44,24 @@ def test_a_database_that_does_not_answer_in_time_counts_as_away(
     assert_problem(api.get("/readyz/"), 503, "store-unavailable")
     assert time.monotonic() - started < 3
     over.set()
+
+
+def test_with_a_key_that_does_not_open_the_log_it_is_not_ready(
+    api: Api, alice: User, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.DATA_KEY = bytes(32)
+    with caplog.at_level(logging.WARNING):
+        problem = assert_problem(api.get("/readyz/"), 503, "keys-unreadable")
+    assert "\n" not in problem["detail"]
+    assert "DATA_KEY does not open key" in caplog.text
+    assert api.get("/livez/").status_code == 200
+
+
+def test_while_keys_are_rewrapped_it_is_ready_with_both(
+    api: Api, alice: User, settings: Settings
+) -> None:
+    settings.DATA_KEY_PREVIOUS, settings.DATA_KEY = settings.DATA_KEY, bytes(32)
+    assert api.get("/readyz/").status_code == 200
 
 
 def test_followers_that_stay_behind_are_named(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

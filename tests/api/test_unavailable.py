@@ -1,14 +1,19 @@
 """What a client is told while a part of the service does not work."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pytest_django import Settings
 
+from config.problems import KEYS_UNREADABLE
+from eventstore import keys
 from eventstore.database import StoreUnavailable
+from projections.models import StatementEntry
 from projections.queries import ReadModelParked
-from tests.api.client import Api, User, assert_problem
+from tests.api.client import PASSWORD, Api, User, assert_problem
 
 STREAM = UUID(int=7)
 #: Long before anybody registered here.
@@ -50,6 +55,54 @@ def test_without_a_database_the_client_may_come_back(
     assert_problem(answer, 503, "store-unavailable")
     assert int(answer.headers["retry-after"]) >= 1
     assert "password of ours" not in answer.text
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """No key is remembered, as after a start, and none that was opened here is later."""
+    keys.forget()
+    yield
+    keys.forget()
+
+
+def test_with_a_key_that_does_not_open_the_log_the_client_may_come_back(
+    api: Api,
+    alice: User,
+    settings: Settings,
+    forgotten: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.DATA_KEY = bytes(32)
+    login = {"username": alice.username, "password": PASSWORD}
+    for method, path, body in (
+        ("POST", "/users/login/", login),
+        ("POST", "/users/register/", CREDENTIALS),
+        ("GET", "/users/me/", None),
+        ("GET", "/token/statement/", None),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            answer = api.call(method, path, alice, json=body)
+        problem = assert_problem(answer, 503, "keys-unreadable")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert problem["detail"] == KEYS_UNREADABLE.meaning
+        (line,) = [each.getMessage() for each in caplog.records if each.name == "config.api"]
+        assert f"request {problem['request_id']}: " in line
+        assert "DATA_KEY does not open key" in line
+
+
+def test_one_text_that_does_not_open_is_damage_and_told_as_a_mistake_of_ours(
+    api: Api, alice: User, forgotten: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.get("/token/statement/", alice)
+    rows = StatementEntry.objects.filter(user_id=alice.id)
+    (row,) = rows
+    reason = bytes(row.reason or b"")
+    rows.update(reason=reason[:-1] + bytes([reason[-1] ^ 1]))
+    with caplog.at_level(logging.ERROR):
+        answer = api.http.get("/token/statement/", headers=alice.headers)
+    assert_problem(answer, 500, "internal-error")
+    assert "does not open" in caplog.text
 
 
 def test_a_send_that_cannot_be_stored_is_not_accepted(
