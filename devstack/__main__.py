@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def main() -> int:
         say("Starting PostgreSQL, Redis, web, worker and followers …")
         stack.open()
         print_processes(stack)
+        print_command(stack)
         stack.wait_until_ready()
         print_welcome(stack)
         stack.gave_up.wait()
@@ -106,12 +108,11 @@ def ignore_signals() -> None:
 
 
 def print_processes(stack: Stack) -> None:
-    here = Path.cwd()
     rows = [("NAME", "PID", "ADDRESS", "LOG")]
-    for child in stack.processes.values():
-        log = child.log_file
-        shown = log.relative_to(here) if log.is_relative_to(here) else log
-        rows.append((child.name, str(child.pid), child.address, str(shown)))
+    rows += [
+        (child.name, str(child.pid), child.address, str(shown(child.log_file)))
+        for child in stack.processes.values()
+    ]
     for name, pid, address, shown_log in rows:
         say(f"{name:<12} {pid:>8}  {address:<18} {shown_log}")
 
@@ -121,6 +122,18 @@ def print_welcome(stack: Stack) -> None:
     say(f"\nChatledger serves on {url} (docs: {url}/docs). Ctrl-C stops it. Try:\n")
     say(f"  curl -s {url}/users/register/ -H 'Content-Type: application/json' \\")
     say('    -d \'{"username": "alice", "password": "a-long-passphrase"}\'\n')
+
+
+def print_command(stack: Stack) -> None:
+    # In parentheses, so that the terminal is not left with settings of a stack that has stopped.
+    file = shlex.quote(str(shown(stack.environment_file)))
+    say(f"Commands against it: (set -a; . {file}; .venv/bin/python manage.py verify)")
+
+
+def shown(file: Path) -> Path:
+    """A file's path from here, where it lies below."""
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file
 
 
 def say(line: str) -> None:

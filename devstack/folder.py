@@ -1,14 +1,17 @@
-"""What a running stack keeps in its folder: a lock, logs and the list of its processes."""
+"""What a running stack keeps in its folder: a lock, logs, its processes and how to reach it."""
 
 import fcntl
 import json
-from collections.abc import Iterable, Iterator
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from devstack.processes import Child, DevstackError
 
 LIST_NAME = "processes.json"
+ENVIRONMENT_NAME = "environment.env"
 
 
 @contextmanager
@@ -30,7 +33,8 @@ def own_folder(folder: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            (folder / LIST_NAME).unlink(missing_ok=True)
+            for name in (LIST_NAME, ENVIRONMENT_NAME):
+                (folder / name).unlink(missing_ok=True)
 
 
 def write_processes(folder: Path, children: Iterable[Child]) -> None:
@@ -47,3 +51,15 @@ def write_processes(folder: Path, children: Iterable[Child]) -> None:
     draft = folder / f"{LIST_NAME}.new"
     draft.write_text(json.dumps(rows, indent=2) + "\n")
     draft.replace(folder / LIST_NAME)
+
+
+def write_environment(folder: Path, settings: Mapping[str, str]) -> None:
+    """Let a shell that reads this file run commands against the stack; for its owner's eyes only.
+
+    It goes when the stack does: afterwards somebody else may listen on these ports.
+    """
+    draft = folder / f"{ENVIRONMENT_NAME}.new"
+    draft.unlink(missing_ok=True)
+    with open(draft, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
+    draft.replace(folder / ENVIRONMENT_NAME)

@@ -18,7 +18,7 @@ from devstack.application import (
     run_once,
     wait_until_serving,
 )
-from devstack.folder import own_folder, write_processes
+from devstack.folder import ENVIRONMENT_NAME, own_folder, write_environment, write_processes
 from devstack.processes import LOOPBACK, Child, DevstackError, free_port, why_not_free
 from devstack.services import Postgres, Redis
 
@@ -72,6 +72,11 @@ class Stack:
     @property
     def urls(self) -> list[str]:
         return [f"http://{LOOPBACK}:{port}" for port in self.web_ports]
+
+    @property
+    def environment_file(self) -> Path:
+        """What a shell reads to run commands against this stack, while it runs."""
+        return self.folder / ENVIRONMENT_NAME
 
     def open(self) -> None:
         """Start everything; `wait_until_ready` says when it serves."""
@@ -130,6 +135,7 @@ class Stack:
     def _start_application(self) -> None:
         keys = make_keys(self.folder)
         run_once("migrate", self._commands["migrate"], self._env("migrate", keys), self.folder)
+        write_environment(self.folder, self._addresses() | keys)
         self._exits.callback(self._stop_application)
         for kind, count in self._counts.items():
             for number in range(1, count + 1):
@@ -148,13 +154,15 @@ class Stack:
         child.start()
 
     def _env(self, kind: str, keys: Mapping[str, str]) -> dict[str, str]:
-        addresses = {
+        own_keys = {name: keys[name] for name in KEYS[kind]}
+        return clean_environment() | self._addresses() | own_keys | self._extra_env
+
+    def _addresses(self) -> dict[str, str]:
+        return {
             "VAR_DIR": str(self.folder),
             "DATABASE_URL": self.postgres.url,
             "REDIS_URL": self.redis.url,
         }
-        own_keys = {name: keys[name] for name in KEYS[kind]}
-        return clean_environment() | addresses | own_keys | self._extra_env
 
     def _stop_application(self) -> None:
         deadline = time.monotonic() + APPLICATION_STOP_SECONDS

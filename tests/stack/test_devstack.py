@@ -1,6 +1,8 @@
 """The development stack: real servers from wheels, processes that never outlive their parent."""
 
 import json
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import httpx
 import psycopg
 import pytest
 import redis
@@ -233,7 +236,7 @@ def test_the_stack_hands_out_addresses_and_only_the_keys_that_a_process_uses(
             given = set(json.loads(child.log_tail().replace("'", '"')))
             settings = {field.upper() for field in Environment.model_fields}
             kind = name.partition("-")[0]
-            addresses = {"DATABASE_URL", "REDIS_URL"}
+            addresses = {"DATABASE_URL", "REDIS_URL", "VAR_DIR"}
             assert given & settings == {*KEYS[kind], *addresses, "MESSAGE_PRICE"}
         with pytest.raises(DevstackError, match="a stack runs in"):
             Stack(folder, commands=TINY).open()
@@ -279,19 +282,33 @@ def test_what_the_command_passes_on_are_known_settings() -> None:
 
 
 def test_make_stack_serves_and_stops_at_a_signal(folder: Path) -> None:
+    folder /= "of alice"  # a shell would take this for two words
     port = free_port()
     run = [sys.executable, "-m", "devstack", "--folder", str(folder), "--port", str(port)]
     stack = subprocess.Popen(
         run, cwd=PROJECT, env=clean_environment(), stdout=subprocess.PIPE, text=True
     )
     try:
+        said = ""
         for line in output_of(stack):
+            said += line
             if "curl" in line:
                 assert f"http://localhost:{port}/users/register/" in line
                 break
         assert is_ready(port)
         listed = json.loads((folder / "processes.json").read_text())
         assert (folder / "keys.env").stat().st_mode & 0o777 == 0o600
+        environment = folder / "environment.env"
+        assert environment.stat().st_mode & 0o777 == 0o600
+        (one_line,) = re.findall(r"^Commands against it: \((.*)\)$", said, re.MULTILINE)
+        assert shlex.quote(str(environment)) in one_line
+        one_line = one_line.replace(".venv/bin/python", sys.executable)
+        # It is the stack's own log, and its texts can be read.
+        register(port, "alice")
+        for line in (one_line, one_line.replace("verify", "audit alice")):
+            result = in_a_shell(line)
+            assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith("alice (")
         again = subprocess.run(
             run, cwd=PROJECT, env=clean_environment(), capture_output=True, check=False
         )
@@ -301,6 +318,7 @@ def test_make_stack_serves_and_stops_at_a_signal(folder: Path) -> None:
         assert stack.wait(WAIT_SECONDS) == 0
         assert time.monotonic() - asked_at < 10
         assert not any(lives(row["pid"]) for row in listed)
+        assert not environment.exists()
     finally:
         stack.kill()
         stack.communicate()
@@ -314,6 +332,24 @@ def test_the_embedded_profile_comes_back_on_its_data_after_a_kill(folder: Path) 
         assert service.pid != first
         assert is_ready(service.port)
     assert (folder / "chatledger.sqlite3").exists()
+
+
+def register(port: int, username: str) -> None:
+    body = {"username": username, "password": "correct horse battery"}
+    answer = httpx.post(f"http://localhost:{port}/users/register/", json=body)
+    assert answer.status_code == 201, answer.text
+
+
+def in_a_shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=PROJECT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
 
 
 def execute(url: str, statement: str) -> list[tuple[object, ...]]:
