@@ -123,6 +123,10 @@ class EventLog(Application[UUID]):
         """The aggregate that a stream makes which was read as followers read, or None."""
         return evolve(None, map(self._field_mapper.from_recorded, events))
 
+    def with_texts_closed(self, event: RecordedEvent) -> Any:
+        """The domain event with its personal text still encrypted, for folds that need no text."""
+        return self._field_mapper.from_recorded(event, decrypted=False)
+
     def find(
         self, kind: type[TAggregate], stream_id: UUID, *, fresh: bool = False
     ) -> TAggregate | None:

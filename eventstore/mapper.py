@@ -51,14 +51,18 @@ class FieldMapper(Mapper[UUID]):
             )
         return _made(cls, stored_event.originator_id, stored_event.originator_version, data)
 
-    def from_recorded(self, event: RecordedEvent) -> Any:
+    def from_recorded(self, event: RecordedEvent, *, decrypted: bool = True) -> Any:
         """The domain event of one that was read as followers read."""
-        return _made(_class_of(event.topic), event.stream_id, event.version, dict(event.data))
+        cls, data = _class_of(event.topic), dict(event.data)
+        return _made(cls, event.stream_id, event.version, data, decrypted=decrypted)
 
 
-def _made(cls: Any, stream_id: Any, version: int, data: dict[str, Any]) -> Any:
+def _made(
+    cls: Any, stream_id: Any, version: int, data: dict[str, Any], *, decrypted: bool = True
+) -> Any:
     if issubclass(cls, Event):
-        _decrypt(data)
+        if decrypted:
+            _decrypt(data)
         for older in range(data.pop("class_version", 1), cls.class_version):
             getattr(cls, f"upcast_v{older}_v{older + 1}")(data)
         for name in _uuid_fields(cls):

@@ -208,6 +208,19 @@ def each_of_stream(stream_id: UUID) -> Iterator[RecordedEvent]:
         version = page[-1].version
 
 
+def each_of_topics(topics: Collection[str]) -> Iterator[RecordedEvent]:
+    """All events of some kinds, in the order of the log, in one pass and a page at a time."""
+    marks = ", ".join(["%s"] * len(topics))
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_COLUMNS} FROM eventstore_event WHERE topic IN ({marks})"  # noqa: S608 (marks)
+            " ORDER BY position",
+            list(topics),
+        )
+        while page := cursor.fetchmany(READ_MAX):
+            yield from (RecordedEvent(*row) for row in page)
+
+
 def read_stream_now(stream_id: UUID) -> tuple[list[RecordedEvent], int]:
     """All events of one stream, and the time by the clock that stamps them, in one statement."""
     clock = "" if connection.vendor == "sqlite" else f", {POSTGRES_NOW}"

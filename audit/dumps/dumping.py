@@ -1,13 +1,12 @@
 """Making a dump: every row at one instant, in order, while the service goes on."""
 
-import contextlib
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from audit.dumps.errors import DumpRefused
@@ -25,6 +24,7 @@ from audit.dumps.lines import (
     encode_line,
 )
 from audit.dumps.wrapping import Wrapping
+from audit.one_instant import one_instant
 from eventstore.reading import as_uuid, id_parameter, max_position
 from eventstore.seals.checkpoints import latest
 
@@ -63,26 +63,6 @@ def require_migrated() -> None:
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         raise DumpRefused("this database lacks migrations; run: python manage.py migrate")
-
-
-@contextlib.contextmanager
-def one_instant() -> Iterator[None]:
-    """Let everything that is read in the block be of one instant; nobody waits for it."""
-    if connection.vendor == "postgresql":
-        with transaction.atomic(durable=True), connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            # Whoever takes the lines may be slow, and nobody waits for this transaction.
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-            cursor.execute("SET LOCAL statement_timeout = 0")
-            yield
-        return
-    # Not Django's own transaction, which would take the write lock.
-    with connection.cursor() as cursor:
-        cursor.execute("BEGIN DEFERRED")
-        try:
-            yield
-        finally:
-            cursor.execute("ROLLBACK")
 
 
 def _header(wrapping: Wrapping) -> Header:

@@ -5,11 +5,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db.models import F
 
+from accounts.commands import RegisterUser, register_user
+from accounts.domain import Account, AccountSnapshot
+from accounts.models import Credential
+from eventstore.log import event_log
 from eventstore.models import CheckpointRecord, EventRecord, SealKey
 from eventstore.seals import merkle
 from eventstore.seals.checkpoints import checkpoint_over, latest, read_checkpoint
@@ -18,9 +24,9 @@ from projections.models import Balance
 from projections.runner import ProjectionRunner
 from tests.audit.mutations import shift
 from tests.audit.verifying import PARTS, differences, sql, verify
+from tests.dumps.making import CAUSE, PASSWORD
 from tests.eventstore.making import append_jobs, events
 from tests.eventstore.sealing import OTHER_SIGNER, SIGNER, fill, seal
-from tests.projections.story import ALICE, granted, happened, registered
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -94,29 +100,66 @@ class TestAWholeLog:
         assert before == [list(each.objects.order_by("pk").values()) for each in TABLES]
 
 
-class TestReadModels:
-    @pytest.fixture(autouse=True)
-    def shown(self) -> None:
-        happened(registered(ALICE), granted(ALICE, 500))
+class TestWhatFollowsFromTheLog:
+    @pytest.fixture
+    def alice(self) -> UUID:
+        user_id = register_user(RegisterUser("alice", PASSWORD), CAUSE).user_id
         seal()
         runner = ProjectionRunner()
         while runner.step():
             pass
+        return user_id
 
-    def test_without_seals_alone_they_are_compared_with_a_fresh_replay(self) -> None:
+    def test_without_seals_alone_all_that_follows_from_the_log_is_compared(
+        self, alice: UUID
+    ) -> None:
         status, lines = verify()
-        assert (status, lines[-1]) == (0, "read models: no difference")
+        assert status == 0
+        assert lines[3:] == [
+            "credentials: no difference",
+            "snapshots: no difference",
+            "read models: no difference",
+        ]
 
-    def test_a_changed_row_is_named_and_the_seals_are_whole(self) -> None:
+    def test_a_changed_row_is_named_and_the_seals_are_whole(self, alice: UUID) -> None:
         Balance.objects.update(amount=501)
         status, lines = verify()
         assert status == 1
-        assert lines[0] == f"balances: user_id {ALICE}: amount is 501, by the log 500"
+        tokens = settings.SIGNUP_TOKENS
+        assert lines[0] == f"balances: user_id {alice}: amount is 501, by the log {tokens}"
         assert lines[1].startswith("seals: no difference")
         assert lines[-1] == "read models: 1 difference"
 
-    def test_with_seals_alone_they_are_left_out(self) -> None:
+    def test_a_changed_credential_is_named(self, alice: UUID) -> None:
+        Credential.objects.update(role="staff")
+        status, lines = verify()
+        assert status == 1
+        assert lines[0] == f"credentials: user_id {alice}: role is 'staff', by the log 'member'"
+        assert lines[4:] == [
+            "credentials: 1 difference",
+            "snapshots: no difference",
+            "read models: no difference",
+        ]
+
+    def test_a_changed_snapshot_is_named(self, alice: UUID) -> None:
+        taken = AccountSnapshot.take(event_log().load(Account, alice, fresh=True))
+        dearer = AccountSnapshot(
+            originator_id=alice,
+            originator_version=taken.originator_version,
+            state=taken.state | {"tokens": 9_000_000},
+        )
+        store = event_log().snapshots
+        assert store is not None
+        store.put([dearer])
+        status, lines = verify()
+        assert status == 1
+        assert lines[0].startswith(f"snapshots: stream {alice}, version 2: tokens is 9000000, ")
+        assert "snapshots: 1 difference" in lines
+
+    def test_with_seals_alone_they_are_left_out(self, alice: UUID) -> None:
         Balance.objects.update(amount=501)
+        Credential.objects.update(role="staff")
+        assert len(verify("--seals")[1]) == 3
         assert verify("--seals")[0] == 0
 
 

@@ -6,8 +6,8 @@ import threading
 import pytest
 from django.db import InternalError, connection
 
-from audit.dumps.dumping import one_instant
 from audit.dumps.loading import load
+from audit.one_instant import one_instant
 from eventstore.models import EventRecord
 from tests.dumps.making import fill_the_log
 

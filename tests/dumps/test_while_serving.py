@@ -10,8 +10,9 @@ from typing import Any
 from django.db import connection
 
 from accounts.commands import RegisterUser, register_user
-from audit.dumps.dumping import dump, one_instant
+from audit.dumps.dumping import dump
 from audit.dumps.wrapping import as_they_are
+from audit.one_instant import one_instant
 from conversations.conversation_commands import (
     DeleteConversation,
     StartConversation,

@@ -1,9 +1,10 @@
-"""`manage.py verify`: recompute the seals and the read models, and name what differs."""
+"""`manage.py verify`: recompute the seals and all that follows from the log; name what differs."""
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,31 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from audit import summaries
+from audit.credentials import compare_credentials
 from audit.heads import UnreadableHead, read_head
+from audit.snapshots import compare_snapshots
+from audit.summaries import differences
 from eventstore.reading import max_position
-from eventstore.seals.verification import Findings, NoSuchCheckpoint, Report, verify_seals
+from eventstore.seals.verification import NoSuchCheckpoint, Report, verify_seals
 from projections.comparison import compare_with_fresh_replay
 from projections.rebuild import RebuildStopped
 
 #: A log as long as this takes seconds: a bar shows how far it is.
 BAR_EVENTS_MIN = 50_000
 
+#: What is compared with the log beside its seals: each gives a line for each difference.
+_COMPARED: Mapping[str, Callable[[], list[str]]] = {
+    "credentials": compare_credentials,
+    "snapshots": compare_snapshots,
+    "read models": compare_with_fresh_replay,
+}
+
 
 class Command(BaseCommand):
     help = (
-        "Recompute every seal and every read model from the log and name each difference;"
-        " exit status 1 on any."
+        "Recompute every seal, and credentials, snapshots and read models from the log, and name"
+        " each difference; exit status 1 on any."
     )
     requires_system_checks = ()  # the log and the read models are all it needs
 
@@ -56,39 +68,19 @@ class Command(BaseCommand):
             kept = read_head(head) if head else None
             with _bar() as report:
                 findings = verify_seals(since=since, head=kept, report=report)
-            differences = list(findings.differences)
-            read_models = [] if seals else compare_with_fresh_replay()
+            found = {} if seals else {name: compare() for name, compare in _COMPARED.items()}
         except (UnreadableHead, NoSuchCheckpoint) as error:
             raise CommandError(str(error), returncode=2) from error
         except (RebuildStopped, DatabaseError) as error:
             reason = " ".join(str(error).split())
             raise CommandError(f"the verification stopped: {reason}") from error
-        for line in (*differences, *read_models):
+        named = list(chain(findings.differences, *found.values()))
+        summary = summaries.of_seals(findings, since=since)
+        summary += [f"{name}: {differences(len(lines))}" for name, lines in found.items()]
+        for line in (*named, *summary):
             self.stdout.write(_one_line(line))
-        self._sum_up(findings, since)
-        if not seals:
-            self.stdout.write(f"read models: {_differences(len(read_models))}")
-        if differences or read_models:
+        if named:
             sys.exit(1)
-
-    def _sum_up(self, findings: Findings, since: int) -> None:
-        from_there = f" from number {since} on" if since > 1 else ""
-        keys = ", ".join(findings.key_ids) or "none"
-        self.stdout.write(
-            f"seals: {_differences(len(findings.differences))};"
-            f" {findings.checkpoints:,} checkpoints{from_there} over {findings.events:,} events,"
-            f" signed by {keys}"
-        )
-        if findings.newest:
-            number, digest = findings.newest
-            self.stdout.write(f"head: checkpoint {number}, {digest.hex()}")
-        else:
-            self.stdout.write("head: no checkpoint yet")
-        self.stdout.write(f"not sealed yet: {findings.unsealed:,} events")
-
-
-def _differences(count: int) -> str:
-    return "no difference" if count == 0 else f"{count:,} difference{'s' if count > 1 else ''}"
 
 
 def _one_line(text: str) -> str:
