@@ -1,8 +1,9 @@
 """A dump: the whole log as one file, byte for byte as it is stored, that any database can load.
 
 A dump is text in lines, each one JSON object in UTF-8 that ends with a line feed. Bytes are base64
-(RFC 4648, padded), ids are UUIDs with dashes, times are microseconds since 1970-01-01 UTC. What
-another program needs to read one:
+(RFC 4648, padded), ids are UUIDs with dashes, times are microseconds since 1970-01-01 UTC. A line
+has one form: its fields in the order given below, each once, without spaces, and in its texts only
+quotes, backslashes and control characters escaped. What another program needs to read one:
 
 1. The first line says what it is:
    `{"format":"chatledger-dump","version":1,"wrapped_for":…,"counts":…,"last_position":…,"head":…}`.

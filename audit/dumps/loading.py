@@ -2,13 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, BinaryIO
 from uuid import UUID
 
 import msgspec
 from django.db import DataError, IntegrityError, connection
 
+from audit.credentials import compare_credentials
 from audit.dumps.dumping import Report, head, require_migrated
 from audit.dumps.errors import DumpDamaged, DumpRefused, LogNotEmpty
 from audit.dumps.lines import TABLES, Counts, DataKeyRow, EventRow, Header, Row, Table
@@ -18,18 +20,41 @@ from eventstore.append import take_append_lock
 from eventstore.database import writing
 from eventstore.keys import NAMES_KEY_ID
 from eventstore.reading import id_parameter, max_position
-from eventstore.seals.verification import verify_seals
+from eventstore.seals.chain import Head
+from eventstore.seals.verification import Findings, verify_seals
 from projections import positions
+from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
 
-#: Rows that are sent to the database at a time.
+#: Rows that are sent to the database at a time; fewer when their lines are as long as this.
 BATCH_ROWS = 500
+BATCH_BYTES = 16 * 1024 * 1024
 
 _TABLE_OF = {table.row: table for table in TABLES}
+#: What follows from a log. A fresh service makes positions at 0 and nothing else of it.
+_FOLLOWING = {
+    "snapshots": "eventstore_snapshot",
+    "destructions that are not finished": "eventstore_destruction",
+    "parked events": "projections_parked",
+    "read models that follow it": "projections_position WHERE position <> 0",
+    **{f"rows of {name}": each.table.name for name, each in PROJECTIONS.items()},
+}
 
 
-def load(file: BinaryIO, *, passphrase: bytes | None, report: Report) -> Counts:
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded, and by which keys its seals verified."""
+
+    counts: Counts
+    seals: Findings
+
+
+def load(
+    file: BinaryIO, *, passphrase: bytes | None, report: Report, kept: Head | None = None
+) -> Loaded:
     """Load a dump into the empty log here, or change nothing and raise `DumpRefused`.
+
+    With `kept`, a head that was kept elsewhere, its log must hold that very checkpoint.
 
     The read models stay as they are: `fill_read_models` comes next. No process may serve meanwhile;
     one that does waits.
@@ -40,9 +65,9 @@ def load(file: BinaryIO, *, passphrase: bytes | None, report: Report) -> Counts:
         header = reader.header()
         rewrap = unwrapping(header.wrapped_for, passphrase)
         _begin()
-        _store(reader.rows(), rewrap, header.counts.events, report)
-        _check(header)
-    return header.counts
+        _store(reader, rewrap, header.counts.events, report)
+        seals = _checked(header, kept)
+    return Loaded(header.counts, seals)
 
 
 def fill_read_models(report: Report) -> None:
@@ -76,6 +101,7 @@ def _begin() -> None:
             cursor.execute("SET LOCAL statement_timeout = 0")
             cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     take_append_lock()
+    _require_nothing_shown()
     names_key = id_parameter(NAMES_KEY_ID)
     with connection.cursor() as cursor:
         for table in TABLES:
@@ -85,16 +111,28 @@ def _begin() -> None:
                 but, parameters = (" WHERE id <> %s", [names_key])
             cursor.execute(f"SELECT 1 FROM {table.name}{but} LIMIT 1", parameters)  # noqa: S608 (constants)
             if cursor.fetchone():
-                raise LogNotEmpty(
-                    f"this log is not empty: it has {table.counted_as.replace('_', ' ')}; "
-                    "a dump is loaded into a new database only"
-                )
+                raise _not_empty(table.counted_as.replace("_", " "))
         cursor.execute("DELETE FROM eventstore_datakey WHERE id = %s", [names_key])
 
 
-def _store(rows: Iterator[Row], rewrap: Rewrap, events: int, report: Report) -> None:
+def _require_nothing_shown() -> None:
+    """Refuse what follows from another log: it would pass for what follows from this one."""
+    with connection.cursor() as cursor:
+        for name, rows in _FOLLOWING.items():
+            cursor.execute(f"SELECT 1 FROM {rows} LIMIT 1")  # noqa: S608 (constants)
+            if cursor.fetchone():
+                raise _not_empty(name)
+
+
+def _not_empty(what: str) -> LogNotEmpty:
+    return LogNotEmpty(
+        f"this log is not empty: it has {what}; a dump is loaded into a new database only"
+    )
+
+
+def _store(reader: DumpReader, rewrap: Rewrap, events: int, report: Report) -> None:
     last = 0
-    while batch := list(islice(rows, BATCH_ROWS)):
+    for batch in _batches(reader):
         for kind, of_kind in groupby(batch, type):
             stored: list[Any] = list(of_kind)
             if kind is EventRow:
@@ -103,6 +141,18 @@ def _store(rows: Iterator[Row], rewrap: Rewrap, events: int, report: Report) -> 
             elif kind is DataKeyRow:
                 stored = list(map(rewrap, stored))
             _insert(_TABLE_OF[kind], stored)
+
+
+def _batches(reader: DumpReader) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    begun = reader.bytes_read
+    for row in reader.rows():
+        batch.append(row)
+        if len(batch) >= BATCH_ROWS or reader.bytes_read - begun >= BATCH_BYTES:
+            yield batch
+            batch, begun = [], reader.bytes_read
+    if batch:
+        yield batch
 
 
 def _require_contiguous(events: Sequence[Any], last: int) -> int:
@@ -135,10 +185,12 @@ def _for_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.hex if isinstance(value, UUID) else value for value in row)
 
 
-def _check(header: Header) -> None:
-    """What a whole dump can still be wrong in: the log that was dumped."""
+def _checked(header: Header, kept: Head | None) -> Findings:
+    """What a whole dump can still be wrong in: its log, and the credentials beside it."""
     if max_position() != header.last_position or head() != header.head:
         raise DumpDamaged("the dump does not end where its first line says")
-    if differences := verify_seals().differences:
+    seals = verify_seals(head=kept)
+    if differences := seals.differences or compare_credentials():
         more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
         raise DumpRefused(f"the dump is whole, and its log does not verify: {differences[0]}{more}")
+    return seals

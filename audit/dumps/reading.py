@@ -32,6 +32,8 @@ class DumpReader:
         self._file = file
         self._digest = hashlib.sha256()
         self._lines = 0
+        #: How long the lines are that were read so far.
+        self.bytes_read = 0
         self._is_whole = False
         self._read: Counter[str] = Counter()
 
@@ -49,6 +51,7 @@ class DumpReader:
             raise DumpRefused(
                 f"the dump has version {header.version} of its format, this program reads {VERSION}"
             )
+        self._require_form(header, raw)
         self._header = header
         return header
 
@@ -59,7 +62,7 @@ class DumpReader:
             raw = self._raw_line()
             line = self._decoded(raw)
             if isinstance(line, End):
-                self._check_end(line, raw)
+                self._check_end(line)
                 self._check_counts(line)
                 return
             self._digest.update(raw)
@@ -74,7 +77,7 @@ class DumpReader:
         while not self._is_whole:
             raw = self._raw_line()
             if raw.startswith(_END_BEGINS) and isinstance(end := self._decoded(raw), End):
-                self._check_end(end, raw)
+                self._check_end(end)
             self._digest.update(raw)
 
     def _raw_line(self) -> bytes:
@@ -86,6 +89,7 @@ class DumpReader:
                 raise DumpDamaged("there is nothing in it")
             raise DumpDamaged(f"the dump is cut short, behind line {self._lines}")
         self._lines += 1
+        self.bytes_read += len(raw)
         return raw
 
     def _decoded(self, raw: bytes) -> Row | End:
@@ -93,10 +97,16 @@ class DumpReader:
             line: Row | End = decode_line(raw)
         except (ValueError, RecursionError) as error:
             raise DumpDamaged(f"the dump is altered: line {self._lines}: {error}") from error
+        self._require_form(line, raw)
         return line
 
-    def _check_end(self, end: End, raw: bytes) -> None:
-        if end.sha256 != self._digest.hexdigest() or encode_line(end) != raw:
+    def _require_form(self, line: Header | Row | End, raw: bytes) -> None:
+        # A line that can be read in two ways, such as one that says something twice, is none.
+        if encode_line(line) != raw:
+            raise DumpDamaged(f"the dump is altered: line {self._lines} is not in its one form")
+
+    def _check_end(self, end: End) -> None:
+        if end.sha256 != self._digest.hexdigest():
             raise DumpDamaged("the dump is altered: its SHA-256 is not what its last line says")
         if self._file.read(1):
             raise DumpDamaged("the dump is altered: something stands behind its last line")

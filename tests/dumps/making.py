@@ -26,12 +26,11 @@ from conversations.conversation_commands import (
     start_conversation,
 )
 from conversations.domain import Exchange
-from eventstore import keys
 from eventstore.cause import Cause
-from eventstore.database import writing
 from eventstore.log import event_log
 from eventstore.reading import max_position
 from eventstore.seals.sealer import SEALED_EVENTS_MAX, Sealer
+from privacy.erasure import EraseUser, erase_user
 from tests.isolation import forget_the_database
 
 CAUSE = Cause("user:test", "request-1")
@@ -50,8 +49,7 @@ def fill_the_log() -> UUID:
         send(user, GREETING, conversation)
     delete_conversation(DeleteConversation(alice, gone), CAUSE)
     send(alice, "pending", talk, answered=False)
-    with writing():
-        keys.destroy_user(bob)
+    erase_user(EraseUser(bob), CAUSE)
     seal()
     send(alice, "not sealed yet", talk)
     return alice
@@ -91,10 +89,10 @@ def dumped_log(how: wrapping.Wrapping | None = None) -> bytes:
 
 def load_here(dump: bytes, passphrase: bytes | None = None) -> Counts:
     """Load a dump into the log here, and show it."""
-    counts = load(io.BytesIO(dump), passphrase=passphrase, report=lambda done, total: None)
+    loaded = load(io.BytesIO(dump), passphrase=passphrase, report=lambda done, total: None)
     forget_the_database()
     fill_read_models(lambda done, total: None)
-    return counts
+    return loaded.counts
 
 
 def empty_the_log() -> None:

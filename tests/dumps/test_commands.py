@@ -16,6 +16,7 @@ from accounts.models import Credential
 from audit.dumps import dumping
 from eventstore import keys
 from eventstore.models import DataKey, EventRecord
+from eventstore.seals.checkpoints import latest
 from projections.comparison import compare_with_fresh_replay
 from projections.models import Message
 from tests.dumps.making import dumped_log, empty_the_log, fill_the_log, stored_rows
@@ -39,8 +40,15 @@ def test_a_dump_goes_into_a_private_file_and_comes_back(
     assert stored_rows() == before
     said = capsys.readouterr()
     events = len(before["eventstore_event"])
+    newest = latest()
+    assert newest
     assert f"{file}: {events} events, 2 checkpoints" in said.err
     assert f"{file}: loaded {events} events, 2 checkpoints" in said.out
+    assert said.out.splitlines()[1:] == [
+        f"seals: no difference; 2 checkpoints over {newest.last} events, signed by {newest.key_id}",
+        f"head: checkpoint 2, {newest.hash.hex()}",
+        f"not sealed yet: {events - newest.last} events",
+    ]
 
 
 def test_a_dump_goes_through_a_pipe(
@@ -104,6 +112,25 @@ def test_a_file_that_is_not_there_is_one_line(
 def test_only_one_kind_of_wrapping_can_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="not allowed with"):
         call_command("dump_log", "x", "--data-key-file=a", "--passphrase-file=b")
+
+
+def test_a_dump_that_does_not_hold_a_kept_head_is_refused(tmp_path: Path) -> None:
+    fill_the_log()
+    dump, head = tmp_path / "log.dump", tmp_path / "head.json"
+    call_command("dump_log", str(dump))
+    newest = latest()
+    assert newest
+    empty_the_log()
+    head.write_text(json.dumps(newest.as_json() | {"hash": "00" * 32}))
+    with pytest.raises(CommandError, match=r"^nothing was loaded: .*checkpoint 2: its hash is"):
+        call_command("load_log", str(dump), "--head", str(head))
+    assert not EventRecord.objects.exists()
+    head.write_text("{")
+    with pytest.raises(CommandError, match=r"^nothing was loaded: .*head\.json is not JSON"):
+        call_command("load_log", str(dump), "--head", str(head))
+    head.write_text(json.dumps(newest.as_json()))
+    call_command("load_log", str(dump), "--head", str(head))
+    assert EventRecord.objects.exists()
 
 
 def erasures_file(folder: Path, *lines: dict[str, str]) -> Path:

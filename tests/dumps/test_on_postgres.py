@@ -38,6 +38,6 @@ def test_no_time_limit_of_the_service_ends_a_load(dumped: bytes) -> None:
         cursor.execute("SET statement_timeout = '100ms'")
     try:
         slow = Slow(dumped, line=10, seconds=0.4)
-        assert load(slow, passphrase=None, report=lambda done, total: None).events
+        assert load(slow, passphrase=None, report=lambda done, total: None).seals.events
     finally:
         connection.close()

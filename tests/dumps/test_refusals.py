@@ -19,16 +19,19 @@ from accounts.models import Credential
 from audit.dumps import loading, wrapping
 from audit.dumps.dumping import dump
 from audit.dumps.errors import DumpDamaged, DumpRefused, LogNotEmpty
-from audit.dumps.loading import load
+from audit.dumps.lines import TABLES, encode_line
+from audit.dumps.loading import fill_read_models, load
 from eventstore import keys
 from eventstore.database import writing
-from eventstore.models import CheckpointRecord, DataKey
+from eventstore.models import CheckpointRecord, DataKey, Destruction, SnapshotRecord
+from projections.models import Balance, ParkedEvent, PendingMessage, Position
 from tests.dumps.making import (
     CAUSE,
     PASSWORD,
     dumped_log,
     empty_the_log,
     fill_the_log,
+    load_here,
     stored_rows,
 )
 
@@ -106,7 +109,7 @@ def test_bytes_behind_the_end_are_found(dumped: bytes) -> None:
 
 def test_a_last_line_in_another_form_is_no_last_line(dumped: bytes) -> None:
     *lines, end = dumped.splitlines(keepends=True)
-    assert_refused(b"".join([*lines, end.replace(b",", b", ")]), "its SHA-256 is not what")
+    assert_refused(b"".join([*lines, end.replace(b",", b", ")]), "is not in its one form")
 
 
 def test_a_dump_with_other_lines_than_it_counts_is_refused(dumped: bytes) -> None:
@@ -176,6 +179,69 @@ def test_a_log_that_was_changed_before_its_dump_is_refused_by_its_seals(
         of_kind(lines, kind)[0][field] = to
 
     assert_refused(rewritten(dumped, changed), "its log does not verify", DumpRefused)
+
+
+def staff_without_account(lines: list[Any]) -> None:
+    login = of_kind(lines, "credential")[-1]
+    made_up = login | {"user_id": "f" * 8 + "-ffff-4fff-bfff-" + "f" * 12}
+    made_up |= {"claim_id": str(uuid4()), "role": "staff"}
+    lines.insert(lines.index(login) + 1, made_up)
+    for line in (lines[0], lines[-1]):
+        line["counts"]["credentials"] += 1
+
+
+def no_credentials(lines: list[Any]) -> None:
+    for login in of_kind(lines, "credential"):
+        lines.remove(login)
+    for line in (lines[0], lines[-1]):
+        line["counts"]["credentials"] = 0
+
+
+def an_emperor(lines: list[Any]) -> None:
+    of_kind(lines, "credential")[0].update(role="emperor", jwt_epoch=-5)
+
+
+def no_keys(lines: list[Any]) -> None:
+    for key in of_kind(lines, "data_key"):
+        key["wrapped"] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (staff_without_account, "credentials: user_id ffffffff.* the log has no such account"),
+        (no_credentials, "credentials: user_id .* it has no credential"),
+        (an_emperor, "role is 'emperor', by the log 'member'; jwt_epoch is -5, by the log 0"),
+        (no_keys, "credentials: the key of the names is missing, and 1 more"),
+    ],
+)
+def test_credentials_and_keys_that_the_log_does_not_tell_of_are_refused(
+    dumped: bytes, change: Callable[[list[Any]], None], said: str
+) -> None:
+    assert_refused(rewritten(dumped, change), f"does not verify: .*{said}", DumpRefused)
+
+
+def signed_again(dumped: bytes, before: bytes, after: bytes) -> bytes:
+    """A dump whose line is another one, with the digest made anew."""
+    lines = dumped.replace(before, after, 1).splitlines(keepends=True)
+    digest = hashlib.sha256(b"".join(lines[:-1])).hexdigest()
+    end = msgspec.json.decode(lines[-1]) | {"sha256": digest}
+    return b"".join([*lines[:-1], msgspec.json.encode(end), b"\n"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"kind":"credential"', b'"kind":"credential","role":"staff"'),
+        (b'{"format"', b'{"version":1,"format"'),
+        (b'"topic":"chat', b'"topic":"\\u0063hat'),
+        (b'"position":1,', b'"position":1 ,'),
+    ],
+)
+def test_a_line_that_can_be_read_in_two_ways_is_refused(
+    dumped: bytes, before: bytes, after: bytes
+) -> None:
+    assert_refused(signed_again(dumped, before, after), r"line \d+ is not in its one form")
 
 
 def test_a_head_that_the_checkpoints_do_not_have_is_found(dumped: bytes) -> None:
@@ -272,13 +338,71 @@ def a_checkpoint() -> None:
     )
 
 
-@pytest.mark.parametrize("something", [a_user, a_credential, a_key, a_checkpoint])
+def a_snapshot() -> None:
+    SnapshotRecord.objects.create(stream_id=uuid4(), version=100, topic="x", data=b"")
+
+
+def a_destruction() -> None:
+    Destruction.objects.create(key_id=uuid4(), user_id=uuid4(), at=1)
+
+
+def a_row_that_is_shown() -> None:
+    Balance.objects.create(generation=1, user_id=uuid4(), amount=9_000_000)
+
+
+def a_message_that_is_pending() -> None:
+    PendingMessage.objects.create(
+        generation=1, message_id=uuid4(), user_id=uuid4(), sent_at=1, deadline_at=1
+    )
+
+
+def a_parked_event() -> None:
+    ParkedEvent.objects.create(
+        projection="balances", generation=1, stream_id=uuid4(), position=1, topic="x", error="x"
+    )
+
+
+def a_position() -> None:
+    Position.objects.update_or_create(
+        name="balances", generation=1, defaults={"position": 7, "version": 1}
+    )
+
+
+@pytest.mark.parametrize(
+    "something",
+    [
+        *(a_user, a_credential, a_key, a_checkpoint, a_snapshot, a_destruction),
+        *(a_row_that_is_shown, a_message_that_is_pending, a_parked_event, a_position),
+    ],
+)
 def test_a_log_that_is_not_empty_stays_as_it_is(
     dumped: bytes, something: Callable[[], None]
 ) -> None:
     keys.names_key()
     something()
     assert_refused(dumped, "this log is not empty", LogNotEmpty)
+
+
+def test_a_service_that_has_followed_an_empty_log_takes_a_dump(dumped: bytes) -> None:
+    fill_read_models(lambda done, total: None)
+    assert load_here(dumped).events
+
+
+def test_a_batch_is_bounded_in_bytes_too(dumped: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = max(map(len, dumped.splitlines(keepends=True)))
+    monkeypatch.setattr(loading, "BATCH_ROWS", 1_000_000)
+    monkeypatch.setattr(loading, "BATCH_BYTES", longest + 1)
+    sizes = []
+    insert = loading._insert
+
+    def noting(table: Any, rows: Any) -> None:
+        sizes.append(sum(len(encode_line(row)) for row in rows))
+        insert(table, rows)
+
+    monkeypatch.setattr(loading, "_insert", noting)
+    load_here(dumped)
+    assert len(sizes) > len(TABLES)
+    assert max(sizes) <= 2 * longest
 
 
 def test_the_names_key_of_the_target_survives_a_refusal(dumped: bytes) -> None:

@@ -8,11 +8,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from audit import summaries
 from audit.dumps.bar import bar
 from audit.dumps.errors import DumpRefused
 from audit.dumps.files import opened
 from audit.dumps.loading import fill_read_models, load
 from audit.dumps.wrapping import read_passphrase
+from audit.heads import UnreadableHead, read_head
 from eventstore.cause import shell_cause
 from eventstore.database import StoreUnavailable
 from privacy.destructions import finish_here
@@ -34,6 +36,13 @@ class Command(BaseCommand):
             help="the passphrase that the dump was made with",
         )
         parser.add_argument(
+            "--head",
+            type=Path,
+            metavar="FILE",
+            help="a checkpoint that was kept elsewhere (export_head, GET /audit/checkpoints/): the"
+            " dump's log must hold it",
+        )
+        parser.add_argument(
             "--erasures",
             type=Path,
             metavar="FILE",
@@ -42,7 +51,13 @@ class Command(BaseCommand):
         )
 
     def handle(
-        self, *, file: str, passphrase_file: Path | None, erasures: Path | None, **options: Any
+        self,
+        *,
+        file: str,
+        passphrase_file: Path | None,
+        head: Path | None,
+        erasures: Path | None,
+        **options: Any,
     ) -> None:
         if erasures is None and settings.ERASURES_FILE.exists():
             erasures = settings.ERASURES_FILE
@@ -50,18 +65,22 @@ class Command(BaseCommand):
             if erasures:
                 check_erasures(erasures)
             passphrase = read_passphrase(passphrase_file) if passphrase_file else None
+            kept = read_head(head) if head else None
             with opened(file) as dump, bar("load") as report:
-                counts = load(dump, passphrase=passphrase, report=report)
-        except (DumpRefused, ErasuresUnreadable) as refused:
+                loaded = load(dump, passphrase=passphrase, report=report, kept=kept)
+        except (DumpRefused, ErasuresUnreadable, UnreadableHead) as refused:
             raise CommandError(f"nothing was loaded: {refused}") from refused
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error}") from error
         except DatabaseError as error:
             raise CommandError(f"nothing was loaded: {_one_line(error)}") from error
+        counts = loaded.counts
         self.stdout.write(
             f"{file}: loaded {counts.events} events, {counts.checkpoints} checkpoints, "
             f"{counts.data_keys} keys, {counts.credentials} logins"
         )
+        for line in summaries.of_seals(loaded.seals):
+            self.stdout.write(line)
         try:
             self._finish(erasures)
         except (DatabaseError, StoreUnavailable) as error:
