@@ -1,17 +1,15 @@
 """Check that an event is sealed, with nothing of Chatledger's: neither its code nor its database.
 
-    curl -H "Authorization: Bearer $JWT" $URL/audit/events/7/proof/ > proof.json
-    curl -H "Authorization: Bearer $JWT" $URL/audit/keys/ > keys.json
     python check_proof.py proof.json keys.json
 
-A file of keys that you kept is worth more than one that you just got; the 64 hexadecimal digits of
-one public key go in the same place. `-` is the proof on stdin. Needs Python's `cryptography`.
+The proof is the answer of GET /audit/events/POSITION/proof/, or `-` for stdin; the keys are that of
+GET /audit/keys/, best one that was kept, or a public key in hexadecimal. Needs `cryptography`.
 """
 
 import json
 import struct
 import sys
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -21,79 +19,90 @@ from uuid import UUID
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-
-def leaf_of(event: dict[str, Any]) -> bytes:
-    """The hash of everything that is stored about the event, in one form of bytes."""
-    topic, actor, request = (event[name].encode() for name in ("topic", "actor", "request_id"))
-    texts = [topic, b64decode(event["data"], validate=True), actor, request]
-    numbers = [event["position"], event["version"], event["at"]]
-    cause = event["causation_id"]
-    ids = [UUID(event[name]).bytes for name in ("stream_id", "event_id")]
-    ids.append(bytes(16) if cause is None else UUID(cause).bytes)
-    lengths = [len(text) for text in texts]
-    parts = [b"chatledger.event.1", *numbers, *ids, cause is not None]
-    fixed = struct.pack(">18sqqq16s16s16s?IIII", *parts, *lengths)
-    return sha256(b"\0" + fixed + b"".join(texts)).digest()
-
-
-def root_above(node: bytes, index: int, last: int, path: list[str]) -> bytes:
-    """The root of the Merkle tree, upwards from a leaf (RFC 9162, section 2.1.3.2)."""
-    siblings = [bytes.fromhex(sibling) for sibling in path]
-    while last > 0:
-        if index % 2:
-            node = sha256(b"\1" + siblings.pop(0) + node).digest()
-        elif index < last:
-            node = sha256(b"\1" + node + siblings.pop(0)).digest()
-        index, last = index // 2, last // 2
-    return node if not siblings else b""
+# How a value is read and shown again: only what comes out as it went in is taken.
+NUMBER, HEX, ID = (int, int), (bytes.fromhex, bytes.hex), (UUID, str)
+TEXT, BASE64 = (str.encode, bytes.decode), (b64decode, lambda raw: b64encode(raw).decode())
+CAUSE = (lambda text: text and UUID(text), lambda cause: cause and str(cause))
+TIME = (datetime.fromisoformat, lambda at: at.isoformat(timespec="microseconds")[:-6] + "Z")
+PATH = (lambda path: list(map(bytes.fromhex, path)), lambda path: [each.hex() for each in path])
+EVENT: dict[str, Any] = {"stream_id": ID, "event_id": ID, "causation_id": CAUSE, "data": BASE64}
+EVENT |= {"position": NUMBER, "version": NUMBER, "at": NUMBER}
+EVENT |= {"topic": TEXT, "actor": TEXT, "request_id": TEXT}
+SEAL: dict[str, Any] = {"number": NUMBER, "first": NUMBER, "last": NUMBER, "root": HEX}
+SEAL |= {"previous": HEX, "at": TIME, "key_id": TEXT, "signature": BASE64, "hash": HEX}
+PROOF = {"event": EVENT, "leaf_hash": HEX, "index": NUMBER, "path": PATH, "checkpoint": SEAL}
 
 
-def signed_bytes(seal: dict[str, Any]) -> bytes:
-    """What the signature covers: the root, the checkpoint before, and where and when they stand."""
-    at = datetime.fromisoformat(seal["at"]) - datetime(1970, 1, 1, tzinfo=UTC)
-    numbers = struct.pack(">qqq", seal["number"], seal["first"], seal["last"])
-    hashes = bytes.fromhex(seal["root"]) + bytes.fromhex(seal["previous"])
-    when = struct.pack(">q", at // timedelta(microseconds=1))
-    key_id: str = seal["key_id"]
-    return b"chatledger.checkpoint.1" + numbers + hashes + when + key_id.encode()
-
-
-def must(what: str, *, fit: bool) -> None:
+def must(fit: object, what: str) -> None:
     """Refuse the proof where something does not fit."""
     if not fit:
         sys.exit(f"NOT PROVED: {what}")
 
 
-def check(proof: dict[str, Any], keys: list[bytes]) -> None:
-    """Come back only if the event is exactly what was sealed."""
-    event, seal = proof["event"], proof["checkpoint"]
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON that says nothing twice."""
+    must(len(dict(pairs)) == len(pairs), "it says something twice")
+    return dict(pairs)
+
+
+def read(shown: Any, form: Any) -> Any:
+    """The values of exactly these fields, each of which has one form."""
+    if isinstance(form, dict):
+        must(shown.keys() == form.keys(), f"it has other fields than {', '.join(form)}")
+        return {name: read(shown[name], form[name]) for name in form}
+    value = form[0](shown)
+    must(json.dumps(form[1](value)) == json.dumps(shown), f"{shown!a} is not how it is written")
+    return value
+
+
+def check(shown: Any, keys: list[bytes]) -> str:
+    """What is proved, if the event is exactly what was sealed."""
+    proof = read(shown, PROOF)
+    event, seal, path = proof["event"], proof["checkpoint"], proof["path"]
+    # The leaf: everything that is stored about the event.
+    texts = [event[name] for name in ("topic", "data", "actor", "request_id")]
+    cause = event["causation_id"]
+    ids = [event["stream_id"], event["event_id"], UUID(int=0) if cause is None else cause]
+    parts = [event["position"], event["version"], event["at"], *(each.bytes for each in ids)]
+    form, lengths = ">18sqqq16s16s16s?IIII", map(len, texts)
+    fixed = struct.pack(form, b"chatledger.event.1", *parts, cause is not None, *lengths)
+    node = sha256(b"\0" + fixed + b"".join(texts)).digest()
+    must(node == proof["leaf_hash"], "the event has another hash")
+    # Upwards from it to the root of the Merkle tree (RFC 9162, section 2.1.3.2).
     index, last = event["position"] - seal["first"], seal["last"] - seal["first"]
-    leaf, message = leaf_of(event), signed_bytes(seal)
-    must("the event has another hash", fit=leaf.hex() == proof["leaf_hash"])
-    must("the checkpoint seals others", fit=0 <= index <= last and index == proof["index"])
-    root = root_above(leaf, index, last, proof["path"])
-    must("its path leads to another root", fit=root.hex() == seal["root"])
-    must("the checkpoint has another hash", fit=sha256(message).hexdigest() == seal["hash"])
-    known = {sha256(key).hexdigest()[:16]: key for key in keys}
-    must("the checkpoint names an unknown key", fit=seal["key_id"] in known)
-    signature = b64decode(seal["signature"], validate=True)
-    Ed25519PublicKey.from_public_bytes(known[seal["key_id"]]).verify(signature, message)
+    must(0 <= index <= last and index == proof["index"], "the checkpoint seals others")
+    while last > 0:
+        if index % 2:
+            node = sha256(b"\1" + path.pop(0) + node).digest()
+        elif index < last:
+            node = sha256(b"\1" + node + path.pop(0)).digest()
+        index, last = index // 2, last // 2
+    must(node == seal["root"] and not path, "its path leads to another root")
+    # The signature over the root, the checkpoint before, and where and when they stand.
+    at = (seal["at"] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    places = struct.pack(">qqq", seal["number"], seal["first"], seal["last"])
+    hashes = seal["root"] + seal["previous"] + struct.pack(">q", at)
+    message = b"chatledger.checkpoint.1" + places + hashes + seal["key_id"]
+    must(sha256(message).digest() == seal["hash"], "the checkpoint has another hash")
+    known = {sha256(key).hexdigest()[:16].encode(): key for key in keys}
+    must(seal["key_id"] in known, "the checkpoint names an unknown key")
+    Ed25519PublicKey.from_public_bytes(known[seal["key_id"]]).verify(seal["signature"], message)
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=event["at"])
+    said = f"{event['topic'].decode()!a} of stream {event['stream_id']} at {TIME[1](time)}"
+    return f"checkpoint {seal['number']} seals event {event['position']}, {said}"
 
 
 def main(proof_file: str, keys: str) -> None:
-    """Say OK, or what does not fit and exit with status 1."""
+    """Say OK and what was proved, or what does not fit and exit with status 1."""
     try:
-        proof = json.loads(sys.stdin.read() if proof_file == "-" else Path(proof_file).read_text())
+        proof = sys.stdin.read() if proof_file == "-" else Path(proof_file).read_text()
         listed = json.loads(Path(keys).read_text()) if Path(keys).exists() else []
         given = [b64decode(key["public_key"]) for key in listed] or [bytes.fromhex(keys)]
-        check(proof, given)
+        print("OK:", check(json.loads(proof, object_pairs_hook=once), given))
     except InvalidSignature:
-        must("the signature is not of this key over this checkpoint", fit=False)
-    except (AttributeError, LookupError, OSError, TypeError, ValueError, struct.error) as error:
-        must(f"this is no proof, or these are no keys: {error!r}", fit=False)
-    print(
-        f"OK: checkpoint {proof['checkpoint']['number']} seals event {proof['event']['position']}"
-    )
+        must(fit=False, what="the signature is not of this key over this checkpoint")
+    except Exception as error:  # noqa: BLE001 (whatever is wrong with it, it is no proof)
+        must(fit=False, what=f"this is no proof, or these are no keys: {error!r}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ import pytest
 from django.db import DatabaseError, connection
 
 from audit.proofs import EventNotFound, NotSealedYet, SealDamaged, list_keys, prove
+from eventstore.instants import rfc3339
 from eventstore.models import CheckpointRecord, EventRecord
+from eventstore.seals.checkpoints import read_checkpoint
 from tests.audit.checking import SCRIPT, check
 from tests.eventstore.sealing import OTHER_SIGNER, SIGNER, fill, seal
 
@@ -71,13 +73,16 @@ def test_every_event_of_a_tree_of_any_size_is_proved(
 
 
 @pytest.mark.usefixtures("log")
-def test_the_script_says_ok_and_which_checkpoint(tmp_path: Path) -> None:
+def test_the_script_says_what_was_proved(tmp_path: Path) -> None:
+    event = prove(PROVED)["event"]
+    at = rfc3339(event["at"])
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps(list_keys()))
     for given in (keys, KEY, KEY.upper()):
         result = check(json.dumps(prove(PROVED)), given)
         assert (result.returncode, result.stderr) == (0, "")
-        assert result.stdout == f"OK: checkpoint 1 seals event {PROVED}\n"
+        said = f"{event['topic']!r} of stream {event['stream_id']} at {at}"
+        assert result.stdout == f"OK: checkpoint 1 seals event {PROVED}, {said}\n"
 
 
 def leaves_of(value: Any, *way: Any) -> Iterator[tuple[Any, ...]]:
@@ -104,7 +109,17 @@ def altered(name: object, value: Any) -> list[Any]:
     if value is None:
         return [str(uuid4()), ""]
     if isinstance(value, int):
-        return [value + 1, value - 1, -value - 1, 2**63, str(value), None, 0.5]
+        return [
+            float(value),
+            bool(value),
+            value + 1,
+            value - 1,
+            -value - 1,
+            2**63,
+            str(value),
+            None,
+            0.5,
+        ]
     if name in ("data", "signature"):
         raw = bytearray(b64decode(value))
         flipped = []
@@ -112,11 +127,38 @@ def altered(name: object, value: Any) -> list[Any]:
             raw[index] ^= 1
             flipped.append(b64encode(raw).decode())
             raw[index] ^= 1
-        return [*flipped, b64encode(bytes(raw[:-1])).decode(), value + "AAAA", "", "%", None]
+        return [
+            *flipped,
+            value + "\n",
+            b64encode(bytes(raw[:-1])).decode(),
+            value + "AAAA",
+            "",
+            "%",
+            None,
+        ]
     if name == "at":
-        return [value.replace("2026", "2025"), value[:-1], value[:-4] + "Z", "", None]
+        offset = value[:-1] + "+00:00"
+        return [
+            value[:-1] + "9Z",
+            offset,
+            " " + value,
+            value.replace("2026", "2025"),
+            value[:-1],
+            value[:-4] + "Z",
+            "",
+            None,
+        ]
     last = "1" if value[-1:] != "1" else "2"
-    return [value[:-1] + last, value + "00", value[:-2], "", None, 7]
+    other = [value.upper(), "{" + value + "}", value.replace("-", "")]
+    return [
+        *(each for each in other if each != value),
+        value[:-1] + last,
+        value + "00",
+        value[:-2],
+        "",
+        None,
+        7,
+    ]
 
 
 @pytest.mark.usefixtures("log")
@@ -150,6 +192,33 @@ def test_what_is_left_out_or_put_in_is_refused(script: ModuleType, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("log")
+def test_what_the_seal_does_not_cover_may_not_stand_beside_it(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    proof = prove(PROVED)
+    for part in (proof, proof["event"], proof["checkpoint"]):
+        part["amount"] = 9_000_000
+        assert "other fields" in str(refusal(script, proof, tmp_path))
+        del part["amount"]
+    assert refusal(script, proof, tmp_path) is None
+
+
+@pytest.mark.usefixtures("log")
+def test_what_json_says_twice_or_too_deep_is_refused_in_one_line() -> None:
+    proof = json.dumps(prove(PROVED))
+    for forged in (
+        proof.replace('{"event": {', '{"event": {"topic": "forged"}, "event": {', 1),
+        proof.replace('"actor": ', '"actor": "user:mallory", "actor": ', 1),
+        "[" * 200_000,
+        proof.replace('"path": [', '"path": [' + "[" * 200_000, 1),
+    ):
+        result = check(forged, KEY)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("NOT PROVED: ")
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("log")
 def test_the_proof_of_one_event_is_none_of_another(script: ModuleType, tmp_path: Path) -> None:
     one, other = prove(PROVED), prove(PROVED + 1)
     for part in ("event", "leaf_hash", "index", "path"):
@@ -175,8 +244,9 @@ def test_a_seal_that_somebody_else_signed_in_our_name_is_refused(
     script: ModuleType, tmp_path: Path
 ) -> None:
     proof = prove(PROVED)
-    message = script.signed_bytes(proof["checkpoint"])
-    forged = b64encode(OTHER_SIGNER.sign(message)).decode()
+    checkpoint = read_checkpoint(1)
+    assert checkpoint
+    forged = b64encode(OTHER_SIGNER.sign(checkpoint.message)).decode()
     proof["checkpoint"]["signature"] = forged
     assert "signature is not of this key" in str(refusal(script, proof, tmp_path))
 
