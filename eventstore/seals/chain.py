@@ -362,10 +362,21 @@ def find(number: int) -> Stored | None:
     return rows[0] if rows else None
 
 
-def covering(position: int) -> Stored | None:
-    """The row whose range the position is in, if the ranges are what they were."""
-    rows = _read_where("last >= %s ORDER BY last LIMIT 1", [position])
-    return rows[0] if rows and rows[0].checkpoint.first <= position else None
+def covering(position: int, keys: Keys) -> Stored | None:
+    """The row that seals the position, None unless its signature covers its leaves.
+
+    It may be one that is checked neither before nor later, so nothing it says is believed.
+    """
+    rows = _read_where("number >= 1 AND last >= %s ORDER BY last LIMIT 1", [position])
+    if not rows or rows[0].checkpoint.first > position:
+        return None
+    stored = rows[0]
+    is_sealed = (
+        stored.has_leaves
+        and keys.signed(stored)
+        and merkle.root(split(stored.checkpoint.leaves)) == stored.checkpoint.root
+    )
+    return stored if is_sealed else None
 
 
 def unnumbered() -> int:

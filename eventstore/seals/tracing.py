@@ -10,10 +10,10 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from eventstore.seals.chain import covering
+from eventstore.seals.chain import Keys, covering
 from eventstore.seals.checkpoints import split
 from eventstore.seals.ranges import Ranges
-from eventstore.seals.rows import POSITION, Row, hash_at, malformed_column
+from eventstore.seals.rows import HIGHEST, POSITION, Row, hash_at, malformed_column
 
 #: Rows that fit nowhere of which the contents are kept, to try them in places found later.
 KEPT_ROWS_MAX = 200
@@ -32,7 +32,8 @@ NAMED_MAX = 1_000
 class SealedLeaves:
     """The leaf of any sealed position, for finding out where an event comes from."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
         self._kept: deque[tuple[int, Sequence[bytes]]] = deque(maxlen=LEAVES_KEPT_MAX)
         self._nowhere: set[int] = set()
 
@@ -44,10 +45,10 @@ class SealedLeaves:
         for first, hashes in self._kept:
             if first <= position < first + len(hashes):
                 return hashes[position - first]
-        if position < 1 or position in self._nowhere:
+        if not 1 <= position <= HIGHEST or position in self._nowhere:
             return None
-        stored = covering(position)
-        if stored is None or not stored.has_leaves:
+        stored = covering(position, self._keys)
+        if stored is None:
             if len(self._nowhere) < NOWHERE_MAX:
                 self._nowhere.add(position)
             return None
@@ -108,25 +109,37 @@ class Tracing:
 
         Returns where the strays stand that were sealed in another place.
         """
-        homeless = self._homeless().positions(PLACES_MAX)
+        # Each leaf is looked up once: the places may lie in more checkpoints than are kept.
+        homeless = [
+            (place, self._leaves(place)) for place in self._homeless().positions(PLACES_MAX)
+        ]
         for row in self._kept:
-            for place in homeless:
-                if self._fits(row, place):
+            for place, leaf in homeless:
+                if _fits(row, place, leaf):
                     self._found(place, row[POSITION])
                     self._unknown -= Ranges([(row[POSITION], row[POSITION])])
                     break
         sealed: set[int] = set()
         for row in self._strays:
             shifted = [row[POSITION] + run[2] for run in self._runs[-1:]]
-            for place in shifted + homeless:
-                if self._fits(row, place):
+            for place, leaf in [*((place, self._leaves(place)) for place in shifted), *homeless]:
+                if _fits(row, place, leaf):
                     self._found(place, row[POSITION])
                     sealed.add(row[POSITION])
                     break
         return sealed
 
     def differences(self) -> Iterator[str]:
-        """One line for each thing that happened."""
+        """One line for each thing that happened, and at least one if there is a wrong place."""
+        lines = 0
+        for line in self._named_differences():
+            lines += 1
+            yield line
+        if not lines:
+            for first, last in list(self._wrong)[:NAMED_MAX]:
+                yield f"{self._named(first, last)}: not what was sealed"
+
+    def _named_differences(self) -> Iterator[str]:
         homeless = self._homeless()
         taken = Ranges((first - shift, last - shift) for first, last, shift in self._runs)
         removed = homeless & Ranges([*self._absent, *taken])
@@ -152,8 +165,7 @@ class Tracing:
         return None
 
     def _fits(self, row: Row, place: int) -> bool:
-        leaf = self._leaves(place)
-        return leaf is not None and hash_at(row, place) == leaf
+        return _fits(row, place, self._leaves(place))
 
     def _found(self, origin: int, position: int) -> None:
         shift = origin - position
@@ -216,3 +228,11 @@ class Tracing:
     def _seal_of(self, position: int) -> int:
         index = bisect_right(self._seals, (position, 2**63)) - 1
         return self._seals[max(index, 0)][1] if self._seals else 0
+
+
+def _fits(row: Row, place: int, leaf: bytes | None) -> bool:
+    """Whether a row that is wrong where it stands is the one that was sealed in another place.
+
+    Its own place is no answer: whoever says that it fits there after all has made the leaf for it.
+    """
+    return leaf is not None and place != row[POSITION] and hash_at(row, place) == leaf

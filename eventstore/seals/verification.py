@@ -83,7 +83,7 @@ class _Verification:
         self.total = max_position() if report else 0
         self.chain = Chain(since, head)
         self.lines = _Lines()
-        self.tracing = Tracing(SealedLeaves())
+        self.tracing = Tracing(SealedLeaves(self.chain.keys))
         self.rows: RowReader | None = None
         self.sealed_upto = 0
         #: The last row that is as it was stored, and where time goes back from one to the next.
