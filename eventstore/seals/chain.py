@@ -15,7 +15,7 @@ from django.db import connection
 from eventstore.seals import merkle
 from eventstore.seals.checkpoints import NO_PREVIOUS, Checkpoint, split
 from eventstore.seals.merkle import HASH_BYTES
-from eventstore.seals.rows import LOWEST, read_binary
+from eventstore.seals.rows import HIGHEST, LOWEST, read_binary
 from eventstore.seals.signing import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
@@ -195,10 +195,10 @@ class Chain:
     def _stored(self) -> Iterator[Stored]:
         """The rows in the order of their true numbers."""
         number = self.since
-        after = self.since - 1 if self.since > 1 else LOWEST
-        while page := _page(after):
+        start = self.since if self.since > 1 else LOWEST
+        while start <= HIGHEST and (page := _page(start)):
             for stored in page:
-                after = stored.row_number
+                start = stored.row_number + 1
                 if stored.row_number in self._renumbered:
                     continue
                 yield from self._moved_here(number, stored.checkpoint.number)
@@ -391,8 +391,8 @@ def unnumbered() -> int:
     return int(rows)
 
 
-def _page(after: int) -> list[Stored]:
-    return _read_where("number > %s ORDER BY number LIMIT %s", [after, CHECKPOINTS_READ_MAX])
+def _page(start: int) -> list[Stored]:
+    return _read_where("number >= %s ORDER BY number LIMIT %s", [start, CHECKPOINTS_READ_MAX])
 
 
 def _read_where(which: str, parameters: Sequence[Any]) -> list[Stored]:

@@ -38,25 +38,32 @@ SELECT position, CAST(version AS INTEGER), CAST(at AS INTEGER), CAST(stream_id A
        AND typeof(event_id) = 'text' AND typeof(causation_id) IN ('null', 'text')
        AND typeof(topic) = 'text' AND typeof(data) = 'blob' AND typeof(actor) = 'text'
        AND typeof(request_id) = 'text'
-FROM eventstore_event WHERE position > %s AND position <= %s ORDER BY position LIMIT %s
+FROM eventstore_event
+WHERE position >= %s AND position <= %s AND typeof(position) = 'integer'
+ORDER BY position LIMIT %s
 """
 _POSTGRES = """
 SELECT position, version, at, uuid_send(stream_id), uuid_send(event_id), uuid_send(causation_id),
        textsend(topic), data, textsend(actor), textsend(request_id), 2
-FROM eventstore_event WHERE position > %s AND position <= %s ORDER BY position LIMIT %s
+FROM eventstore_event WHERE position >= %s AND position <= %s ORDER BY position LIMIT %s
 """
-#: Beyond every position that there can be, on either side.
+#: The lowest and the highest position that there can be, and what is below all of them.
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
+BEFORE_ALL = LOWEST - 1
 _IDS_AS_DIGITS = 1
 _DIGITS = 32
 
 
 def read_rows(after: int, upto: int = HIGHEST, limit: int = ROWS_MAX) -> list[Row]:
     """The rows behind position `after` up to `upto`, in order, at most `limit`."""
+    if after >= HIGHEST:
+        return []
+    # Behind `BEFORE_ALL` the lowest position is included, which no "greater than" does.
+    parameters = [after + 1, upto, limit]
     if connection.vendor == "postgresql":
-        return read_binary(_POSTGRES, [after, upto, limit])
+        return read_binary(_POSTGRES, parameters)
     with connection.cursor() as cursor:
-        cursor.execute(_SQLITE, [after, upto, limit])
+        cursor.execute(_SQLITE, parameters)
         rows: list[Row] = cursor.fetchall()
         return rows
 

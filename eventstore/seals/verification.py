@@ -16,8 +16,8 @@ from eventstore.seals.chain import Chain, Head, Link, find
 from eventstore.seals.checkpoints import Checkpoint, split
 from eventstore.seals.rows import (
     AT,
+    BEFORE_ALL,
     HIGHEST,
-    LOWEST,
     NO_ROW,
     POSITION,
     Row,
@@ -122,7 +122,7 @@ class _Verification:
             # Which events it sealed is unknown; what is wrong about it has been named.
             return
         if self.rows is None:
-            self.rows = RowReader(LOWEST if self.since == 1 else checkpoint.first - 1)
+            self.rows = RowReader(BEFORE_ALL if self.since == 1 else checkpoint.first - 1)
         for page in self.rows.upto(checkpoint.first - 1):
             self._before(page, is_known=link.unsealed_before is not None)
         rows = [row for page in self.rows.upto(checkpoint.last) for row in page]
@@ -174,7 +174,7 @@ class _Verification:
 
     def _unsealed(self) -> None:
         """Look at what has no seal yet, and whether some of it comes from a sealed place."""
-        reader = self.rows or RowReader(LOWEST if self.since == 1 else self.sealed_upto)
+        reader = self.rows or RowReader(BEFORE_ALL if self.since == 1 else self.sealed_upto)
         expected = self.sealed_upto + 1
         first: list[Row] = []
         last: deque[Row] = deque(maxlen=LAST_UNSEALED_MAX)

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db import connection
 
 from eventstore.seals.checkpoints import Checkpoint
+from eventstore.seals.rows import HIGHEST, LOWEST
 from tests.eventstore.sealing import COLUMNS, insert, stored
 
 #: Where a row goes, or is made, that is not in the log's own range.
@@ -150,7 +151,9 @@ def removed_and_closed(rng: random.Random, log: Sealed) -> list[str]:
 
 
 def inserted_outside(rng: random.Random, log: Sealed) -> list[str]:
-    position = rng.choice([-rng.randint(0, OUTSIDE_MAX), log.last + rng.randint(2, OUTSIDE_MAX)])
+    position = rng.choice(
+        [-rng.randint(0, OUTSIDE_MAX), LOWEST, log.last + rng.randint(2, OUTSIDE_MAX), HIGHEST]
+    )
     insert_one(rng, position)
     if position < 1:
         return [f"event {position}: inserted; positions begin with 1"]
@@ -179,7 +182,9 @@ def swapped(rng: random.Random, log: Sealed) -> list[str]:
 
 def moved_outside(rng: random.Random, log: Sealed) -> list[str]:
     position = rng.randint(1, log.last)
-    to = rng.choice([-rng.randint(0, OUTSIDE_MAX), log.last + rng.randint(1, OUTSIDE_MAX)])
+    to = rng.choice(
+        [-rng.randint(0, OUTSIDE_MAX), LOWEST, log.last + rng.randint(1, OUTSIDE_MAX), HIGHEST]
+    )
     execute("UPDATE eventstore_event SET position = %s WHERE position = %s", to, position)
     return [f"{log.named(position)}: moved to {to}"]
 
@@ -224,6 +229,20 @@ def checkpoint_bit(rng: random.Random, log: Sealed) -> list[str]:
     elif column == "at":
         what += ", or its events with their leaves and its root"
     return [f"checkpoint {checkpoint.number}: {what}"]
+
+
+def checkpoint_made_up(rng: random.Random, log: Sealed) -> list[str]:
+    """A row without a signature below the first one, which no other is compared with."""
+    number = rng.choice([LOWEST, LOWEST + 1, -rng.randint(0, OUTSIDE_MAX)])
+    columns = ", ".join(Checkpoint.__slots__)
+    execute(
+        f"INSERT INTO eventstore_checkpoint ({columns})"
+        f" SELECT %s, -first, -last, {columns.partition('last, ')[2]}"
+        " FROM eventstore_checkpoint WHERE number = %s",
+        number,
+        rng.choice(log.checkpoints).number,
+    )
+    return [f"checkpoint {number}: the numbers begin with 1"]
 
 
 def checkpoint_removed(rng: random.Random, log: Sealed) -> list[str]:
@@ -276,6 +295,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     moved_outside,
     moved_within,
     tail_of_events_cut,
+    checkpoint_made_up,
     checkpoint_removed,
     newest_checkpoints_removed,
     tail_cut,
