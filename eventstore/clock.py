@@ -6,6 +6,8 @@ from typing import Any
 
 from django.db import connection
 
+#: The last microsecond of the year 9999: later moments cannot be written as dates.
+LATEST = 253_402_300_799_999_999
 #: Microseconds since the epoch on PostgreSQL's own clock.
 POSTGRES_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from django.db import connection
 
+from eventstore.clock import LATEST
 from eventstore.seals import leaf
 from eventstore.seals.merkle import leaf_hash
 
@@ -157,10 +158,15 @@ def _ids(
     return ids[:16], ids[16:32], None if causation_id is None else ids[32:]
 
 
+def has_time(row: Row) -> bool:
+    """Whether the time of a row can be written as a date; sealed, it could never be shown."""
+    return 0 <= row[AT] <= LATEST
+
+
 def malformed_column(row: Row) -> str | None:
     """The first column that is not in the form that is stored; "row" where types alone differ."""
     if hash_at(row, row[POSITION]) is not None:
-        return None
+        return None if has_time(row) else "at"
     _, _, _, stream_id, event_id, causation_id, *_, form = row
     if form:
         for name, value in (("stream_id", stream_id), ("event_id", event_id)):

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -22,6 +22,7 @@ from eventstore.seals.rows import (
     POSITION,
     Row,
     RowReader,
+    has_time,
     leaf_hashes,
     malformed_column,
 )
@@ -191,8 +192,11 @@ class _Verification:
             first += rows[: FIRST_UNSEALED_MAX - len(first)]
             last.extend(rows)
             hashes = leaf_hashes(rows)
-            damaged += [row for row, made in zip(rows, hashes, strict=True) if made is None]
-            self._times([row for row, made in zip(rows, hashes, strict=True) if made is not None])
+            right = [
+                made is not None and has_time(row) for row, made in zip(rows, hashes, strict=True)
+            ]
+            damaged += [row for row, is_right in zip(rows, right, strict=True) if not is_right]
+            self._times(list(compress(rows, right)))
             self.unsealed += len(rows)
             self._report()
         self._resolve([*first, *last, *(row for _, row in gaps)], gaps)

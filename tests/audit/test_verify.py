@@ -427,6 +427,18 @@ class TestHead:
         assert json.loads(out.getvalue()) == newest.as_json()
         assert out.getvalue().count("\n") == 1
 
+    @pytest.mark.parametrize("column", ["at", "key_id"] if settings.EMBEDDED else ["at"])
+    def test_a_head_that_cannot_be_shown_is_refused_in_one_line(
+        self, sealed: None, column: str
+    ) -> None:
+        value = "4611686018427387904" if column == "at" else "x'ff'"
+        sql(f"UPDATE eventstore_checkpoint SET {column} = {value} WHERE number = 3")
+        with pytest.raises(CommandError) as refused:
+            call_command("export_head", stdout=io.StringIO())
+        assert str(refused.value) == (
+            "the newest checkpoint is not one that this service wrote; see verify --seals"
+        )
+
     def test_before_the_first_checkpoint_there_is_none_to_export(self) -> None:
         with pytest.raises(CommandError, match=r"^no checkpoint yet$") as refused:
             call_command("export_head")

@@ -32,7 +32,7 @@ if not settings.EMBEDDED:
         ("version", "CAST(x'ff' AS TEXT)", "its row is not in the form that is stored"),
         ("version", "1.5", "its row is not in the form that is stored"),
         ("at", "'now'", "its row is not in the form that is stored"),
-        ("at", "-9223372036854775808", ""),
+        ("at", "-9223372036854775808", "its at is not in the form that is stored"),
         ("data", "17", "its row is not in the form that is stored"),
         ("request_id", "CAST(x'610062' AS TEXT)", ""),
     ],

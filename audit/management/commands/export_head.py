@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from audit.proofs import DAMAGES
 from eventstore.seals.checkpoints import latest
 
 
@@ -16,9 +17,14 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         try:
             newest = latest()
+            shown = None if newest is None else json.dumps(newest.as_json())
         except DatabaseError as error:
             reason = " ".join(str(error).split())
             raise CommandError(f"the log cannot be read: {reason}") from error
-        if newest is None:
+        except DAMAGES as error:
+            raise CommandError(
+                "the newest checkpoint is not one that this service wrote; see verify --seals"
+            ) from error
+        if shown is None:
             raise CommandError("no checkpoint yet")
-        self.stdout.write(json.dumps(newest.as_json()))
+        self.stdout.write(shown)
