@@ -30,14 +30,14 @@ GAPS_MAX = 100
 
 _SELECT_SQLITE = """
 SELECT number, CAST(first AS INTEGER), CAST(last AS INTEGER), CAST(root AS BLOB),
-       CAST(leaves AS BLOB), CAST(previous AS BLOB), CAST(at AS INTEGER), CAST(key_id AS BLOB),
+       {leaves}, CAST(previous AS BLOB), CAST(at AS INTEGER), CAST(key_id AS BLOB),
        CAST(signature AS BLOB),
        typeof(first) || ' ' || typeof(last) || ' ' || typeof(root) || ' ' || typeof(leaves) || ' '
        || typeof(previous) || ' ' || typeof(at) || ' ' || typeof(key_id) || ' ' || typeof(signature)
 FROM eventstore_checkpoint WHERE typeof(number) = 'integer' AND
 """
 _SELECT_POSTGRES = """
-SELECT number, first, last, root, leaves, previous, at, textsend(key_id), signature, NULL
+SELECT number, first, last, root, {leaves}, previous, at, textsend(key_id), signature, NULL
 FROM eventstore_checkpoint WHERE
 """
 _TYPES = {
@@ -362,6 +362,17 @@ def find(number: int) -> Stored | None:
     return rows[0] if rows else None
 
 
+def newest() -> Stored | None:
+    """The row with the highest number, without its leaves; None before there is one."""
+    rows = _read_where("number >= 1 ORDER BY number DESC LIMIT 1", [], leaves=False)
+    return rows[0] if rows else None
+
+
+def page_from(number: int, limit: int) -> list[Stored]:
+    """The rows from a number on, in order, without their leaves."""
+    return _read_where("number >= %s ORDER BY number LIMIT %s", [number, limit], leaves=False)
+
+
 def covering(position: int, keys: Keys) -> Stored | None:
     """The row that seals the position, None unless its signature covers its leaves.
 
@@ -395,9 +406,15 @@ def _page(start: int) -> list[Stored]:
     return _read_where("number >= %s ORDER BY number LIMIT %s", [start, CHECKPOINTS_READ_MAX])
 
 
-def _read_where(which: str, parameters: Sequence[Any]) -> list[Stored]:
-    rows = _read(_SELECT_SQLITE + which, _SELECT_POSTGRES + which, parameters)
-    return list(map(_as_stored, rows))
+def _read_where(which: str, parameters: Sequence[Any], *, leaves: bool = True) -> list[Stored]:
+    sqlite, postgres = (
+        select.format(leaves=column if leaves else empty) + which
+        for select, column, empty in (
+            (_SELECT_SQLITE, "CAST(leaves AS BLOB)", "x''"),
+            (_SELECT_POSTGRES, "leaves", "''::bytea"),
+        )
+    )
+    return list(map(_as_stored, _read(sqlite, postgres, parameters)))
 
 
 def _read(sqlite: str, postgres: str, parameters: Sequence[Any]) -> list[Any]:

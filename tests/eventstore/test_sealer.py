@@ -3,11 +3,13 @@
 import logging
 import threading
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from django.conf import settings
 from django.db import connection
 
+from eventstore.clock import LATEST
 from eventstore.marker import appended
 from eventstore.models import CheckpointRecord, EventRecord, SealKey
 from eventstore.reading import clock_now
@@ -190,3 +192,158 @@ def test_nothing_is_sealed_from_a_missing_or_damaged_event_on(
     assert ranges() == [(1, 2)]
     (said,) = caplog.messages
     assert "event 3 is missing or damaged" in said
+
+
+class TestAChainThatIsNotWhatItWas:
+    """Whoever can write the database has no key: the sealer that runs must not lend it."""
+
+    @pytest.fixture
+    def clock(self) -> Steady:
+        return Steady()
+
+    @pytest.fixture
+    def running(self, clock: Steady) -> Sealer:
+        """A sealer that has written three checkpoints."""
+        sealer = Sealer(SIGNER, clock)
+        for number in range(3):
+            fill(4, seed=number)
+            self.go_on(sealer, clock)
+        assert ranges() == [(1, 4), (5, 8), (9, 12)]
+        return sealer
+
+    @staticmethod
+    def go_on(sealer: Sealer, clock: Steady, steps: int = 1) -> None:
+        for _ in range(steps):
+            clock.now += SEAL_SECONDS
+            sealer.step()
+
+    def refused(
+        self, sealer: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> tuple[int, str]:
+        """How many checkpoints it has written, with events to seal, and what it has said."""
+        before = CheckpointRecord.objects.count()
+        fill(3, seed=9)
+        with caplog.at_level(logging.ERROR, "eventstore.seals.sealer"):
+            self.go_on(sealer, clock, steps=4)
+        (said,) = caplog.messages
+        assert said.endswith("nothing is sealed from there on; see manage.py verify --seals")
+        return CheckpointRecord.objects.count() - before, said
+
+    def test_removed_checkpoints_are_not_made_anew(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        CheckpointRecord.objects.filter(number__gt=1).delete()
+        EventRecord.objects.filter(position=6).update(actor="mallory")
+        written, said = self.refused(running, clock, caplog)
+        assert (written, ranges()) == (0, [(1, 4)])
+        assert said.startswith("checkpoint 3, the newest one that was there, is gone")
+
+    def test_nor_is_the_whole_chain(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        CheckpointRecord.objects.all().delete()
+        assert self.refused(running, clock, caplog)[0] == 0
+
+    def test_what_it_only_saw_is_remembered_too(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        other = Sealer(SIGNER, clock)
+        self.go_on(other, clock)
+        CheckpointRecord.objects.filter(number=3).delete()
+        assert self.refused(other, clock, caplog)[0] == 0
+
+    def test_another_row_in_its_place_is_not_gone_on_from(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        replaced = read_checkpoint(3)
+        assert replaced is not None
+        replaced = replace(replaced, at=replaced.at + 1)
+        CheckpointRecord.objects.filter(number=3).update(
+            at=replaced.at, signature=OTHER_SIGNER.sign(replaced.message)
+        )
+        written, said = self.refused(running, clock, caplog)
+        assert written == 0
+        assert said.startswith("checkpoint 3 is not the one that was there")
+
+    @pytest.mark.parametrize("column", ["root", "previous", "signature"])
+    def test_a_newest_one_without_a_signature_that_fits_is_not_gone_on_from(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture, column: str
+    ) -> None:
+        CheckpointRecord.objects.filter(number=3).update(**{column: bytes(32)})
+        # One that begins now and remembers nothing.
+        written, said = self.refused(Sealer(SIGNER, clock), clock, caplog)
+        assert written == 0
+        assert said.startswith("the signature of checkpoint 3 does not fit what it says")
+
+    def test_one_that_is_signed_with_an_unknown_key_is_not_either(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        newest = read_checkpoint(3)
+        assert newest is not None
+        newest = replace(newest, key_id=OTHER_SIGNER.key_id)
+        CheckpointRecord.objects.filter(number=3).update(
+            key_id=newest.key_id, signature=OTHER_SIGNER.sign(newest.message)
+        )
+        assert self.refused(Sealer(SIGNER, clock), clock, caplog)[0] == 0
+
+    def test_an_end_of_the_log_before_that_of_the_chain_is_not(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        EventRecord.objects.filter(position__gte=6).delete()
+        written, said = self.refused(running, clock, caplog)
+        assert written == 0
+        assert said.startswith("checkpoint 3 seals events up to 12, which are not in the log")
+
+    def test_what_another_sealer_wrote_meanwhile_is_followed(
+        self, running: Sealer, clock: Steady, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("eventstore.seals.sealer.FOLLOWED_MAX", 2)
+        for number in range(5):
+            fill(1, seed=10 + number)
+            seal(OTHER_SIGNER if number % 2 else SIGNER)
+        fill(2, seed=20)
+        self.go_on(running, clock, steps=3)
+        assert ranges()[3:] == [(13, 13), (14, 14), (15, 15), (16, 16), (17, 17), (18, 19)]
+
+    def test_what_another_one_wrote_that_does_not_follow_is_not(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for number in range(2):
+            fill(1, seed=10 + number)
+            seal()
+        CheckpointRecord.objects.filter(number=4).delete()
+        written, said = self.refused(running, clock, caplog)
+        assert written == 0
+        assert said.startswith("checkpoint 5 does not follow checkpoint 3")
+
+    def test_once_the_chain_is_as_it_was_it_goes_on(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        record = CheckpointRecord.objects.get(number=3)
+        CheckpointRecord.objects.filter(number=3).delete()
+        assert self.refused(running, clock, caplog)[0] == 0
+        record.save(force_insert=True)
+        self.go_on(running, clock)
+        assert ranges()[2:] == [(9, 12), (13, 15)]
+
+    def test_a_row_that_takes_the_place_of_the_next_one_is_complained_of(
+        self, running: Sealer, clock: Steady, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        taken = CheckpointRecord.objects.get(number=3)
+        taken.number, taken.first, taken.last = -1, 13, 13
+        taken.save(force_insert=True)
+        written, said = self.refused(running, clock, caplog)
+        assert written == 0
+        assert said.startswith("checkpoint 4 finds its events sealed by another")
+
+
+@pytest.mark.parametrize("at", [-1, LATEST + 1, 2**62])
+def test_nothing_is_sealed_from_an_event_on_that_has_no_date(
+    at: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    append_jobs(events(count=3))
+    EventRecord.objects.filter(position=2).update(at=at)
+    with caplog.at_level(logging.ERROR, "eventstore.seals.sealer"):
+        Sealer(SIGNER).step()
+    assert ranges() == [(1, 1)]
+    assert "event 2 is missing or damaged" in caplog.text
