@@ -16,10 +16,13 @@ from eventsourcing.application import AggregateNotFoundError
 
 from accounts.commands import UserNotFound
 from accounts.domain import AccountErased
+from accounts.models import Credential
 from conversations.commands import ConversationNotFound
 from conversations.conversation_commands import DeleteConversation, delete_conversation
+from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
+from eventstore.models import DataKey
 from eventstore.reading import read_stream_after
 from privacy.erasure import EraseUser, erase_user
 
@@ -62,6 +65,25 @@ def apply_erasures(path: Path, cause: Cause) -> Applied:
         if line.conversation_id and not _began_since(line.conversation_id, line.at)
     )
     return Applied(users, conversations)
+
+
+def destroy_listed(path: Path) -> None:
+    """Destroy, in the caller's transaction, the keys and logins of what the file names.
+
+    So that what is restored in this transaction can never be read here, whatever happens before
+    `apply_erasures` ends the accounts and the conversations. Raises `ErasuresUnreadable`.
+    """
+    for line in dict.fromkeys(_lines(path)):
+        key_id = line.conversation_id or line.user_id
+        if not DataKey.objects.filter(id=key_id, wrapped__isnull=False).exists():
+            continue
+        if line.conversation_id is None:
+            # Their conversations' keys stay: a key that it wraps is as good as destroyed, and the
+            # erasure to come names the conversations by them.
+            keys.destroy(line.user_id, user_id=line.user_id)
+            Credential.objects.filter(user_id=line.user_id).delete()
+        elif not _began_since(line.conversation_id, line.at):
+            keys.destroy(line.conversation_id, user_id=line.user_id)
 
 
 def check_erasures(path: Path) -> None:

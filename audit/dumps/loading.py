@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from eventstore.keys import NAMES_KEY_ID
 from eventstore.reading import id_parameter, max_position
 from eventstore.seals.chain import Head
 from eventstore.seals.verification import Findings, verify_seals
+from privacy.restore import destroy_listed
 from projections import positions
 from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
@@ -50,11 +52,17 @@ class Loaded:
 
 
 def load(
-    file: BinaryIO, *, passphrase: bytes | None, report: Report, kept: Head | None = None
+    file: BinaryIO,
+    *,
+    passphrase: bytes | None,
+    report: Report,
+    kept: Head | None = None,
+    erasures: Path | None = None,
 ) -> Loaded:
     """Load a dump into the empty log here, or change nothing and raise `DumpRefused`.
 
-    With `kept`, a head that was kept elsewhere, its log must hold that very checkpoint.
+    With `kept`, a head that was kept elsewhere, its log must hold that very checkpoint. What
+    `erasures` names can never be read here; `privacy.restore.apply_erasures` then ends it.
 
     The read models stay as they are: `fill_read_models` comes next. No process may serve meanwhile;
     one that does waits.
@@ -67,6 +75,8 @@ def load(
         _begin()
         _store(reader, rewrap, header.counts.events, report)
         seals = _checked(header, kept)
+        if erasures:
+            destroy_listed(erasures)
     return Loaded(header.counts, seals)
 
 

@@ -12,9 +12,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
+from accounts.domain import Account
 from accounts.models import Credential
 from audit.dumps import dumping
+from audit.management.commands import load_log
 from eventstore import keys
+from eventstore.log import EventLog
 from eventstore.models import DataKey, EventRecord
 from eventstore.seals.checkpoints import latest
 from projections.comparison import compare_with_fresh_replay
@@ -157,6 +160,28 @@ def test_what_was_erased_after_the_dump_comes_back_erased(
     keys.forget()
     texts = keys.read_texts([bytes(each.message or b"") for each in Message.objects.all()])
     assert set(texts) <= {keys.ERASED}
+
+
+def test_a_load_that_dies_before_the_erasures_lets_nobody_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = fill_the_log()
+    call_command("dump_log", str(tmp_path / "log.dump"))
+    empty_the_log()
+    file = erasures_file(tmp_path, {"user_id": str(alice)})
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load_log, "fill_read_models", die)
+    with pytest.raises(KeyboardInterrupt):
+        call_command("load_log", str(tmp_path / "log.dump"), "--erasures", str(file))
+    assert not DataKey.objects.filter(id=alice, wrapped__isnull=False).exists()
+    assert not Credential.objects.filter(user_id=alice).exists()
+    monkeypatch.undo()
+    call_command("apply_erasures", str(file))
+    assert EventLog().load(Account, alice).erased
+    assert not DataKey.objects.filter(wrapped_by=alice, wrapped__isnull=False).exists()
 
 
 def test_the_erasures_of_this_installation_count_without_being_asked_for(

@@ -67,7 +67,9 @@ class Command(BaseCommand):
             passphrase = read_passphrase(passphrase_file) if passphrase_file else None
             kept = read_head(head) if head else None
             with opened(file) as dump, bar("load") as report:
-                loaded = load(dump, passphrase=passphrase, report=report, kept=kept)
+                loaded = load(
+                    dump, passphrase=passphrase, report=report, kept=kept, erasures=erasures
+                )
         except (DumpRefused, ErasuresUnreadable, UnreadableHead) as refused:
             raise CommandError(f"nothing was loaded: {refused}") from refused
         except OSError as error:
@@ -83,7 +85,7 @@ class Command(BaseCommand):
             self.stdout.write(line)
         try:
             self._finish(erasures)
-        except (DatabaseError, StoreUnavailable) as error:
+        except (DatabaseError, StoreUnavailable, OSError) as error:
             left = f"run apply_erasures {erasures} before anybody is served" if erasures else ""
             raise CommandError(
                 f"the log is there, what follows is not: {_one_line(error)}; "
