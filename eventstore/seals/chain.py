@@ -25,6 +25,8 @@ from eventstore.seals.signing import (
 
 #: Checkpoints that one read returns at most, with their leaves.
 CHECKPOINTS_READ_MAX = 100
+#: The same without their leaves.
+HEADERS_READ_MAX = 1_000
 #: Gaps in the numbers that are looked into, and numbers in them that are tried.
 GAPS_MAX = 100
 
@@ -53,7 +55,7 @@ _TYPES = {
 _GAPS = """
 SELECT number, next_number FROM (
     SELECT number, lead(number) OVER (ORDER BY number) AS next_number FROM {numbered}
-) AS pairs WHERE next_number <> number + 1 ORDER BY number LIMIT %s
+) AS pairs WHERE CAST(next_number AS numeric) - number <> 1 ORDER BY number LIMIT %s
 """
 _KEY_ID = re.compile(rb"[0-9a-f]{16}")
 _NO_KEY = "?" * 16
@@ -124,6 +126,9 @@ class Keys:
 
     def fits(self, checkpoint: Checkpoint) -> bool:
         """Whether the signature is that of what the checkpoint says."""
+        if not all(LOWEST <= each <= HIGHEST for each in (checkpoint.first, checkpoint.last)):
+            # A value that was tried; no checkpoint can say it.
+            return False
         return self._signatures.are_of(checkpoint.key_id, checkpoint.message, checkpoint.signature)
 
 
@@ -150,6 +155,10 @@ class Chain:
         self.differences = list(self.keys.differences)
         if rows := unnumbered():
             self.differences.append(f"checkpoints: {rows} have no number")
+        for number in _numbers_twice():
+            self.differences.append(f"checkpoint {number}: stands there twice")
+        #: How many cannot be checked, as the public key that they name was changed.
+        self.unchecked = 0
         self.key_ids: set[str] = set()
         self.newest: Checkpoint | None = None
         self._renumbered = self._misnumbered()
@@ -160,6 +169,9 @@ class Chain:
         number = self.since
         for stored, following in _with_next(self._stored()):
             if stored.checkpoint.number < number:
+                if stored.checkpoint.number >= self.since:
+                    # It stands there twice, which has been named.
+                    continue
                 self.differences.append(
                     f"checkpoint {stored.checkpoint.number}: the numbers begin with 1"
                 )
@@ -172,7 +184,7 @@ class Chain:
             self.newest = link.checkpoint
             if self.head and link.checkpoint.number == self.head.number:
                 self.at_head = link
-            if link.is_intact:
+            if link.is_intact and link.checkpoint.key_id not in self.keys.changed:
                 self.key_ids.add(link.checkpoint.key_id)
             yield link
             number, before = link.checkpoint.number + 1, link
@@ -181,6 +193,8 @@ class Chain:
         """What the first link has to follow."""
         if self.since == 1:
             return _START
+        if self.head is not None and self.head.number < self.since - 1:
+            self._follow(self.head)
         stored = find(self.since - 1)
         if stored is None:
             self.differences.append(f"checkpoint {self.since - 1}: missing")
@@ -191,6 +205,37 @@ class Chain:
                 f"checkpoint {self.since - 1}: its signature does not fit what it says"
             )
         return Link(stored.checkpoint, is_intact)
+
+    def _follow(self, head: Head) -> None:
+        """Note where the chain breaks between a head that was kept and the first link.
+
+        What their events are is not looked at: only that each follows the one before, signed.
+        """
+        kept = find(head.number)
+        number, digest = head.number, kept.checkpoint.hash if kept else head.hash
+        while number < self.since - 1:
+            page = page_from(number + 1, HEADERS_READ_MAX)
+            for stored in page:
+                checkpoint = stored.checkpoint
+                if checkpoint.number >= self.since:
+                    break
+                if checkpoint.number > number + 1:
+                    self.differences.append(_removed(number + 1, checkpoint.number - 1))
+                elif checkpoint.previous != digest:
+                    self.differences.append(
+                        f"checkpoint {checkpoint.number}: it does not follow checkpoint {number} as"
+                        " that is now: one of them was replaced"
+                    )
+                # That of the one before the first link is checked with it.
+                if checkpoint.number < self.since - 1 and not self.keys.signed(stored):
+                    self.differences.append(
+                        f"checkpoint {checkpoint.number}: its signature does not fit what it says"
+                    )
+                number, digest = checkpoint.number, checkpoint.hash
+            if not page or page[-1].checkpoint.number >= self.since:
+                break
+        if number < self.since - 2:
+            self.differences.append(_removed(number + 1, self.since - 2))
 
     def _stored(self) -> Iterator[Stored]:
         """The rows in the order of their true numbers."""
@@ -237,11 +282,6 @@ class Chain:
 
     def _note_missing(self, number: int, link: Link, before: Link | None) -> None:
         last_missing = link.checkpoint.number - 1
-        which = (
-            f"checkpoint {number}"
-            if number == last_missing
-            else f"checkpoints {number} to {last_missing}"
-        )
         without = ""
         if before is not None and before.is_intact:
             first, last = before.checkpoint.last + 1, link.checkpoint.first - 1
@@ -249,7 +289,7 @@ class Chain:
                 link.unsealed_before = (first, last)
                 events = f"event {first} has" if first == last else f"events {first} to {last} have"
                 without = f"; {events} no seal"
-        link.differences.insert(0, f"{which}: removed{without}")
+        link.differences.insert(0, _removed(number, last_missing) + without)
 
     def _link(self, stored: Stored, before: Link | None, following: Stored | None) -> Link:
         link = Link(stored.checkpoint, self.keys.signed(stored))
@@ -267,6 +307,11 @@ class Chain:
                     f"it begins with event {checkpoint.first}, and the one before ends with "
                     f"{before.checkpoint.last}"
                 )
+        if link.is_intact and link.checkpoint.size < 1:
+            link.differs(
+                f"it is signed, and seals no event: it begins with {link.checkpoint.first} and"
+                f" ends with {link.checkpoint.last}"
+            )
         return link
 
     def _diagnose(
@@ -276,6 +321,7 @@ class Chain:
         if stored.checkpoint.key_id in self.keys.changed:
             # Named once, by its key; the hash in the next one still binds what it says.
             link.is_intact = True
+            self.unchecked += 1
             return
         for column, value in self._candidates(stored, before, following):
             mended = replace(stored.checkpoint, **{column: value})
@@ -356,6 +402,11 @@ def _hash_of(link: Link) -> bytes:
     return NO_PREVIOUS if link is _START else link.checkpoint.hash
 
 
+def _removed(first: int, last: int) -> str:
+    which = f"checkpoint {first}" if first == last else f"checkpoints {first} to {last}"
+    return f"{which}: removed"
+
+
 def find(number: int) -> Stored | None:
     """The row of that number."""
     rows = _read_where("number = %s", [number])
@@ -391,13 +442,12 @@ def covering(position: int, keys: Keys) -> Stored | None:
 
 
 def unnumbered() -> int:
-    """How many rows have something else than a number for a number; only SQLite takes that."""
-    if connection.vendor == "postgresql":
-        return 0
+    """How many rows have none, or, as only SQLite takes it, something else for a number."""
+    is_none = (
+        "number IS NULL" if connection.vendor == "postgresql" else "typeof(number) <> 'integer'"
+    )
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM eventstore_checkpoint WHERE typeof(number) <> 'integer'"
-        )
+        cursor.execute(f"SELECT count(*) FROM eventstore_checkpoint WHERE {is_none}")  # noqa: S608 (constants)
         (rows,) = cursor.fetchone()
     return int(rows)
 
@@ -435,12 +485,13 @@ def _as_stored(row: Sequence[Any]) -> Stored:
         )
         if found != expected
     }
+    malformed |= {name for name, value in zip(_TYPES, row[1:-1], strict=True) if value is None}
     forms = {
-        "root": len(root) == HASH_BYTES,
-        "leaves": len(leaves) % HASH_BYTES == 0,
-        "previous": len(previous) == HASH_BYTES,
-        "key_id": _KEY_ID.fullmatch(key_id) is not None,
-        "signature": len(signature) == SIGNATURE_BYTES,
+        "root": len(root or b"") == HASH_BYTES,
+        "leaves": len(leaves or b"") % HASH_BYTES == 0,
+        "previous": len(previous or b"") == HASH_BYTES,
+        "key_id": _KEY_ID.fullmatch(key_id or b"") is not None,
+        "signature": len(signature or b"") == SIGNATURE_BYTES,
     }
     malformed |= {name for name, is_right in forms.items() if not is_right}
 
@@ -475,6 +526,17 @@ def _gaps(since: int) -> list[tuple[int, int]]:
         found = cursor.fetchall()
     start = [(0, lowest)] if lowest > 1 else []
     return [gap for gap in chained(start, found) if since == 1 or gap[1] >= since]
+
+
+def _numbers_twice() -> list[int]:
+    """Numbers that several rows have; none, while the table has its primary key."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT number FROM eventstore_checkpoint WHERE number IS NOT NULL"
+            " GROUP BY number HAVING count(*) > 1 ORDER BY number LIMIT %s",
+            [GAPS_MAX],
+        )
+        return [number for (number,) in cursor.fetchall()]
 
 
 def _with_next(rows: Iterator[Stored]) -> Iterator[tuple[Stored, Stored | None]]:

@@ -45,13 +45,16 @@ ORDER BY position LIMIT %s
 """
 _POSTGRES = """
 SELECT position, version, at, uuid_send(stream_id), uuid_send(event_id), uuid_send(causation_id),
-       textsend(topic), data, textsend(actor), textsend(request_id), 2
+       textsend(topic), data, textsend(actor), textsend(request_id),
+       CASE WHEN num_nulls(version, at, stream_id, event_id, topic, data, actor, request_id) = 0
+       THEN 2 ELSE 0 END
 FROM eventstore_event WHERE position >= %s AND position <= %s ORDER BY position LIMIT %s
 """
 #: The lowest and the highest position that there can be, and what is below all of them.
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 BEFORE_ALL = LOWEST - 1
 _IDS_AS_DIGITS = 1
+_NEVER_NULL = ("version", "at", "stream_id", "event_id", "topic", "data", "actor", "request_id")
 _DIGITS = 32
 
 
@@ -82,7 +85,7 @@ class RowReader:
         """The rows that have not been read yet, up to a position."""
         while self.position < last:
             if self._index == len(self._page):
-                self._page, self._index = read_rows(self._read), 0
+                self._page, self._index = _page(self._read), 0
                 if not self._page:
                     return
                 self._read = self._page[-1][POSITION]
@@ -95,6 +98,28 @@ class RowReader:
                 return
             self.position = rows[-1][POSITION]
             yield rows
+
+
+def _page(after: int) -> list[Row]:
+    """A page of rows; a row that stands in the last one's place as well is on the same page."""
+    rows = read_rows(after, limit=ROWS_MAX + 1)
+    if len(rows) > ROWS_MAX and rows[-1][POSITION] != rows[-2][POSITION]:
+        rows.pop()
+    return rows
+
+
+def unplaced() -> int:
+    """How many rows have no position; none, while the table has its primary key."""
+    is_none = (
+        "position IS NULL"
+        if connection.vendor == "postgresql"
+        # Any text and any blob is greater than every number.
+        else f"position IS NULL OR position > {HIGHEST} OR typeof(position) = 'real'"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM eventstore_event WHERE {is_none}")  # noqa: S608 (constants)
+        (rows,) = cursor.fetchone()
+    return int(rows)
 
 
 def read_binary(statement: str, parameters: Sequence[Any]) -> list[Any]:
@@ -167,6 +192,9 @@ def malformed_column(row: Row) -> str | None:
     """The first column that is not in the form that is stored; "row" where types alone differ."""
     if hash_at(row, row[POSITION]) is not None:
         return None if has_time(row) else "at"
+    for name, given in zip(_NEVER_NULL, itemgetter(1, 2, 3, 4, 6, 7, 8, 9)(row), strict=True):
+        if given is None:
+            return name
     _, _, _, stream_id, event_id, causation_id, *_, form = row
     if form:
         for name, value in (("stream_id", stream_id), ("event_id", event_id)):

@@ -25,6 +25,7 @@ from eventstore.seals.rows import (
     has_time,
     leaf_hashes,
     malformed_column,
+    unplaced,
 )
 from eventstore.seals.tracing import SealedLeaves, Tracing
 
@@ -72,7 +73,7 @@ def verify_seals(
     a part), and that time never goes back. With `head`, the chain must hold that checkpoint.
     Nothing is written. Raises `NoSuchCheckpoint`.
     """
-    if since != 1 and (since < 1 or find(since) is None):
+    if since != 1 and (not 1 <= since <= HIGHEST or find(since) is None):
         raise NoSuchCheckpoint(f"there is no checkpoint {since}")
     return _Verification(since, head, report).run()
 
@@ -101,6 +102,11 @@ class _Verification:
         self._unsealed()
         self.lines.add(self.tracing.differences())
         self.lines.add(self.chain.differences)
+        if unchecked := self.chain.unchecked:
+            s = "s" if unchecked > 1 else ""
+            self.lines.add([f"{unchecked:,} checkpoint{s} could not be checked"])
+        if rows := unplaced():
+            self.lines.add([f"events: {rows} have no position"])
         if self.since == 1:
             self.lines.add(_streams_with_gaps())
         if self.chain.head is not None:
@@ -141,7 +147,10 @@ class _Verification:
         else:
             if not is_tree_right:
                 what = "neither its leaves nor its events make its root"
-                self.lines.add([f"checkpoint {checkpoint.number}: {what}"])
+                these = _events(checkpoint.first, checkpoint.last)
+                self.lines.add(
+                    [f"checkpoint {checkpoint.number}: {what}: {these} cannot be told apart"]
+                )
             self._compare(checkpoint, hashes, rows, found)
 
     def _compare(
@@ -157,6 +166,9 @@ class _Verification:
         expected = checkpoint.first
         for row, made in zip(rows, found, strict=True):
             position = row[POSITION]
+            if position < expected:
+                self._twice(position)
+                continue
             self.tracing.absent(expected, position - 1)
             if made is None or made != sealed.get(position):
                 self.tracing.wrong(row)
@@ -165,13 +177,24 @@ class _Verification:
             expected = position + 1
         self.tracing.absent(expected, checkpoint.last)
 
+    def _twice(self, position: int) -> None:
+        """Note a row in a place that another one has; only without a primary key there can be."""
+        self.lines.add([f"event {position}: stands there twice"])
+
     def _before(self, rows: Sequence[Row], *, is_known: bool) -> None:
         """Look at rows in front of a checkpoint that none before it seals."""
         for row in rows:
             if row[POSITION] < 1:
                 self.tracing.stray(row)
         if is_known:
-            self._times([row for row in rows if row[POSITION] >= 1])
+            hashes = leaf_hashes(rows)
+            self._times(
+                [
+                    row
+                    for row, made in zip(rows, hashes, strict=True)
+                    if made is not None and row[POSITION] >= 1
+                ]
+            )
 
     def _unsealed(self) -> None:
         """Look at what has no seal yet, and whether some of it comes from a sealed place."""
@@ -186,7 +209,9 @@ class _Verification:
             for row in page[: len(page) - len(rows)]:
                 self.tracing.stray(row)
             for row in rows:
-                if row[POSITION] != expected and len(gaps) < GAPS_MAX:
+                if row[POSITION] < expected:
+                    self._twice(row[POSITION])
+                elif row[POSITION] != expected and len(gaps) < GAPS_MAX:
                     gaps.append((expected, row))
                 expected = row[POSITION] + 1
             first += rows[: FIRST_UNSEALED_MAX - len(first)]
@@ -318,7 +343,9 @@ def _against(head: Head, chain: Chain) -> Iterator[str]:
 _STREAMS = """
 SELECT {stream}, CAST(min(version) AS integer), CAST(max(version) AS integer), count(*)
 FROM eventstore_event
-GROUP BY stream_id HAVING min(version) <> 1 OR max(version) <> count(*) ORDER BY 1 LIMIT %s
+GROUP BY stream_id
+HAVING min(version) <> 1 OR max(version) <> count(*) OR count(DISTINCT version) <> count(*)
+ORDER BY 1 LIMIT %s
 """
 
 
@@ -335,8 +362,8 @@ def _streams_with_gaps() -> Iterator[str]:
         rows = cursor.fetchall()
     for stream_id, lowest, highest, count in rows:
         yield (
-            f"stream {_shown(bytes(stream_id))}: its versions go from {lowest} to {highest}, and"
-            f" there are {count}"
+            f"stream {_shown(bytes(stream_id or b''))}: its versions go from {lowest} to {highest},"
+            f" and there are {count}"
         )
 
 

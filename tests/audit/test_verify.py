@@ -197,7 +197,13 @@ class TestEvents:
 
     def test_an_event_that_was_changed_with_its_leaf_is_found_by_the_root(self) -> None:
         change_with_its_leaf(5)
-        assert differences() == ["checkpoint 2: neither its leaves nor its events make its root"]
+        assert differences() == [neither_makes_its_root()]
+
+    def test_where_another_leaf_was_changed_as_well_no_event_is_singled_out(self) -> None:
+        leaves = change_with_its_leaf(5)
+        leaves[2] = bytes(32)
+        CheckpointRecord.objects.filter(number=2).update(leaves=b"".join(leaves))
+        assert differences() == [neither_makes_its_root(), "checkpoint 2, event 6: changed"]
 
     def test_an_event_that_was_changed_with_its_leaf_and_root_is_found_by_the_signature(
         self,
@@ -228,6 +234,13 @@ class TestEvents:
     def test_a_log_of_which_nothing_is_left_is_named(self) -> None:
         EventRecord.objects.all().delete()
         assert differences() == ["checkpoints 1 to 3, events 1 to 12: removed"]
+
+
+def neither_makes_its_root() -> str:
+    return (
+        "checkpoint 2: neither its leaves nor its events make its root: events 4 to 7 cannot be"
+        " told apart"
+    )
 
 
 def change_with_its_leaf(position: int) -> list[bytes]:
