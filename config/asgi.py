@@ -103,11 +103,12 @@ async def _stream(
             task.cancel()
         await asyncio.gather(sending, leaving, return_exceptions=True)
         await parts.aclose()
-    if cut and response.get("Content-Type") == EVENT_STREAM:
+    if cut:
         # Whoever follows a message goes on behind its last event. All else must not look whole.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CUT_SECONDS_MAX):
-                await send(_LAST)
+        if response.get("Content-Type") == EVENT_STREAM:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CUT_SECONDS_MAX):
+                    await send(_LAST)
     elif not gone:
         sending.result()
 

@@ -148,9 +148,13 @@ class Connection:
 
 
 async def streamed(
-    parts: Parts, connection: Connection, then: Callable[[], None], **options: Any
+    parts: Parts,
+    connection: Connection,
+    then: Callable[[], None],
+    content_type: str = "text/event-stream",
+    **options: Any,
 ) -> None:
-    response = StreamingHttpResponse(parts.iterate())
+    response = StreamingHttpResponse(parts.iterate(), content_type=content_type)
     streaming = asyncio.create_task(
         asgi._stream(response, connection.receive, connection.send, **options)
     )
@@ -191,6 +195,18 @@ def test_a_server_that_stops_ends_its_streams(monkeypatch: pytest.MonkeyPatch) -
         late = Connection()
         await streamed(Parts(b"one"), late, lambda: None, headers_only=False)
         assert late.bodies == [(b"", False)]
+
+    asyncio.run(story())
+
+
+def test_what_a_stop_cuts_off_does_not_look_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "_stopping", threading.Event())
+
+    async def story() -> None:
+        parts, connection = Parts(b'{"events":['), Connection()
+        await streamed(parts, connection, asgi.cut_streams, "application/json", headers_only=False)
+        assert connection.bodies == [(b'{"events":[', True)]
+        assert parts.closed
 
     asyncio.run(story())
 

@@ -15,10 +15,14 @@ if os.environ.get("CHATLEDGER_TEST_PROFILE") != "full":
 
 
 @pytest.fixture(autouse=True)
-def fresh_process(transactional_db: None, settings: Settings) -> Iterator[None]:
+def fresh_process(
+    transactional_db: None, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """What a process remembers of a database belongs to that database alone."""
     forget_the_database()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # Of this test alone: what other tests erase is no part of it.
+    settings.ERASURES_FILE = tmp_path_factory.mktemp("lists") / "erasures.jsonl"
     yield
     forget_the_database()
 
