@@ -63,7 +63,8 @@ NOT_AUTHENTICATED = Problem(
     401,
     "A valid JWT is needed",
     "The request carries no JWT, or one that is not valid (any more): it has expired, was not "
-    "issued here, or the account has since logged out, got a new password, been deactivated or erased.",
+    "issued here, or the account has since logged out, got a new password, been deactivated or "
+    "erased.",
     "Get a JWT from POST /users/login/ and send it as: Authorization: Bearer <JWT>.",
 )
 WRONG_CREDENTIALS = Problem(

@@ -26,6 +26,12 @@ SQLITE_REMOVED_ROWS_MAX = 200
 #: and nobody swaps it in.
 SCRATCH_VERSION = 0
 
+#: Whoever has not written for so long is not expected to write in the next moment.
+ALONE_SECONDS = 2.0
+#: SQLite's memory for pages, in a rebuild and by default.
+CACHE_KIBIBYTES = 32 * 1024
+USUAL_CACHE_KIBIBYTES = 2_000
+
 Projections = Mapping[str, type[Projection]]
 
 
@@ -82,11 +88,18 @@ class Courtesy:
 
     def __init__(self) -> None:
         self._seen = _foreign_commits()
+        self._seen_at = time.monotonic()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else has written for a while."""
+        return time.monotonic() - self._seen_at > ALONE_SECONDS
 
     def pause(self, seconds_busy: float) -> None:
         """Pause if another connection has written since the last time."""
         before, self._seen = self._seen, _foreign_commits()
         if self._seen != before:
+            self._seen_at = time.monotonic()
             time.sleep(seconds_busy)
 
 
@@ -109,6 +122,20 @@ def without_waiting_for_the_disk() -> Iterator[Sequence[Command]]:
             yield []
         finally:
             cursor.execute("PRAGMA synchronous = FULL")
+
+
+def make_room() -> None:
+    """Let SQLite keep the pages that a rebuild comes back to: most rows go to random places."""
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+
+
+def give_room_back() -> None:
+    """Keep as many pages as before."""
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA cache_size = -{USUAL_CACHE_KIBIBYTES}")
 
 
 def _foreign_commits() -> int:

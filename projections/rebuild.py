@@ -27,6 +27,8 @@ from projections.generations import (
     Courtesy,
     Projections,
     discard,
+    give_room_back,
+    make_room,
     remove_dead_rows,
     take_up,
     without_waiting_for_the_disk,
@@ -38,8 +40,10 @@ from projections.sql import execute
 #: Events that share a transaction at most: more than in the runner, since a message that is sent
 #: and ends in the same batch is written once.
 BATCH_EVENTS_MAX = 2_000
-#: On SQLite the one write lock is held for some milliseconds, and senders wait for it.
-SQLITE_BATCH_EVENTS_MAX = 500
+#: On SQLite the one write lock is held for some milliseconds, and senders wait for it. While there
+#: are none, a larger batch writes fewer pages: most are written once a transaction.
+SQLITE_BATCH_EVENTS_MAX = 300
+SQLITE_ALONE_BATCH_EVENTS_MAX = 5_000
 
 #: Told after each batch: events applied, events in the log.
 Report = Callable[[int, int], None]
@@ -123,6 +127,7 @@ class Rebuild:
             for place in finished:
                 positions.point_to(place)
             execute(positions.announcement(finished, finished[0].position))
+        give_room_back()
         self.places = finished
         progress.advance({place.name: place.position for place in finished})
         return True
@@ -140,7 +145,8 @@ def advance(
     """
     lowest, *above = sorted({place.position for place in places})
     bound = min([*above[:1], *([] if upto is None else [upto])], default=None)
-    limit = _batch_events_max()
+    limit = _batch_events_max(is_alone=courtesy.is_alone)
+    make_room()
     events = read_events(lowest, limit, bound)
     if not events:
         return list(places), False
@@ -177,7 +183,7 @@ def catch_up(
 def finish_to(projections: Projections, places: Sequence[Place], upto: int) -> list[Place] | None:
     """In the caller's transaction, apply what is left to `upto`; None if that is over a batch."""
     lowest, highest = (pick(place.position for place in places) for pick in (min, max))
-    if lowest < highest or upto - lowest > _batch_events_max():
+    if lowest < highest or upto - lowest > _batch_events_max(is_alone=False):
         return None
     if upto <= lowest:
         _hold(places)
@@ -187,10 +193,12 @@ def finish_to(projections: Projections, places: Sequence[Place], upto: int) -> l
         return apply_together(pairs, events, events[-1].position, announced=False)
 
 
-def _batch_events_max() -> int:
-    if connection.vendor == "sqlite":
-        return min(BATCH_EVENTS_MAX, SQLITE_BATCH_EVENTS_MAX)
-    return BATCH_EVENTS_MAX
+def _batch_events_max(*, is_alone: bool) -> int:
+    if connection.vendor != "sqlite":
+        return BATCH_EVENTS_MAX
+    if is_alone:
+        return SQLITE_ALONE_BATCH_EVENTS_MAX
+    return min(BATCH_EVENTS_MAX, SQLITE_BATCH_EVENTS_MAX)
 
 
 def _hold(places: Sequence[Place]) -> None:
