@@ -1,8 +1,14 @@
+import os
+
 import pytest
 
 from tests.audit.verifying import PARTS
 from tests.eventstore.sealing import fill, seal
 from tests.isolation import forget_the_database
+
+if os.environ.get("CHATLEDGER_TEST_PROFILE") == "full":
+    # PostgreSQL stores no value of another type than its column's.
+    collect_ignore = ["test_verify_malformed.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """What SQLite stores though no column says so: each is a difference, and never a traceback."""
 
 import pytest
-from django.conf import settings
 
 from tests.audit.verifying import differences, sql
 from tests.eventstore.sealing import SIGNER, fill
@@ -10,9 +9,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("sealed"),
 ]
-
-if not settings.EMBEDDED:
-    pytest.skip("PostgreSQL stores no value of another type", allow_module_level=True)
 
 
 @pytest.mark.parametrize(
