@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import django
 
@@ -103,10 +104,13 @@ def fill_here(events: int) -> int:
     django.setup()
     from django.db import connection
 
+    from accounts.domain import UsernameClaim
     from accounts.models import Credential
     from benchmarks.realistic_log import fill
     from eventstore import keys
+    from eventstore.cause import Cause
     from eventstore.database import writing
+    from eventstore.log import event_log
     from eventstore.models import DataKey, EventRecord
     from eventstore.seals.sealer import Sealer
 
@@ -116,11 +120,16 @@ def fill_here(events: int) -> int:
             "stream_id", flat=True
         )
     )
+    claims = [UsernameClaim.claim(uuid4(), user_id=user) for user in users]
     with writing():
         for user in users:
             keys.create_key(user)
+        event_log().append(*claims, cause=Cause("anonymous"))
         Credential.objects.bulk_create(
-            [Credential(user_id=user, claim_id=user, password_hash="x" * 97) for user in users],
+            [
+                Credential(user_id=claim.user_id, claim_id=claim.id, password_hash="x" * 97)
+                for claim in claims
+            ],
             INSERTED_ROWS,
         )
         keys.names_key()
