@@ -114,6 +114,7 @@ class Rebuild:
     def give_up(self) -> None:
         """Let nobody go on with this."""
         discard(self.places)
+        give_room_back()
 
     def _swap(self) -> bool:
         with writing():
