@@ -3,9 +3,10 @@
     python -m benchmarks.move [--events N]
 
 A log of realistic mix, sealed, with keys and logins, is dumped by `manage.py dump_log`, loaded into
-a PostgreSQL of its own by `manage.py load_log`, and dumped from there again: the two files have to
-be the same to the byte, and the read models those that a replay gives. Times are those of the whole
-commands, the start of their processes included.
+a PostgreSQL of its own by `manage.py load_log`, verified there with all that follows from it by
+`manage.py verify`, and dumped again: the two files have to be the same to the byte, and the read
+models those that a replay gives. Times are those of the whole commands, the start of their
+processes included.
 """
 
 import argparse
@@ -55,12 +56,14 @@ def measure(folder: Path, events: int) -> int:
     to_sqlite = sqlite | {"VAR_DIR": str(again)}
     run_once("migrate", COMMANDS["migrate"], to_sqlite, again)
     timed("load into SQLite", ["load_log", str(there)], to_sqlite, events)
+    timed("verify on SQLite", ["verify"], to_sqlite, events)
     postgres = start_postgres(folder / "postgres")
     try:
         # Nothing here asks Redis, but a profile has either both or none.
         full = sqlite | {"DATABASE_URL": postgres.url, "REDIS_URL": "redis://127.0.0.1:1/0"}
         run_once("migrate", COMMANDS["migrate"], full, folder)
         timed("load into PostgreSQL", ["load_log", str(there)], full, events)
+        timed("verify on PostgreSQL", ["verify"], full, events)
         timed("dump of PostgreSQL", ["dump_log", str(back)], full, events)
         same = there.read_bytes() == back.read_bytes()
         compare = [sys.executable, "-m", "tests.stack.compare_read_models"]
