@@ -24,6 +24,8 @@ class Service:
 
     def __init__(self, running: Embedded | Stack) -> None:
         self._running = running
+        #: Everybody who was registered by way of `user`.
+        self.users: list[User] = []
 
     @property
     def url(self) -> str:
@@ -43,7 +45,9 @@ class Service:
 
     def user(self, name: str) -> User:
         """Register a user and log in."""
-        return register(self.url, name)
+        user = register(self.url, name)
+        self.users.append(user)
+        return user
 
     def ledger(self) -> Ledger:
         """The log, read by plain SQL."""
@@ -77,7 +81,7 @@ class Service:
         """Wait until every message has ended, and check every invariant of the log."""
         wait_for(lambda: not self.ledger().pending, REST_SECONDS, "every message to end")
         ledger = self.ledger()
-        assert ledger.violations() == []
+        assert not (found := ledger.violations()), "\n".join(found)
         compared = self.run("-m", "tests.stack.compare_read_models")
         assert (compared.stdout, compared.returncode) == ("", 0), compared.stderr
         return ledger
@@ -109,8 +113,8 @@ class EmbeddedService(Service):
 class FullService(Service):
     profile = "full"
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self.stack = Stack(folder, **options)
+    def __init__(self, folder: Path, *, stack: type[Stack] = Stack, **options: Any) -> None:
+        self.stack = stack(folder, **options)
         super().__init__(self.stack)
 
     def ledger(self) -> Ledger:
