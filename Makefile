@@ -13,7 +13,7 @@ SOURCES := accounts audit benchmarks config conversations devstack eventstore ex
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test test-embedded test-full faults check lint stack keys lock clean
+.PHONY: help run test test-embedded test-full faults bank check lint stack keys lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,7 +30,12 @@ test-full: $(DEVELOPMENT)
 	CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest $(ARGS)
 
 faults: $(DEVELOPMENT) ## each fault as often as it is promised, with the figures at the end
-	CHATLEDGER_FAULTS=full CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest tests/faults $(ARGS)
+	CHATLEDGER_FAULTS=full CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest tests/faults \
+		--ignore=tests/faults/test_bank.py $(ARGS)
+
+bank: $(DEVELOPMENT) ## ten minutes of many customers and every kind of fault at once
+	CHATLEDGER_FAULTS=full CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest \
+		tests/faults/test_bank.py $(ARGS)
 
 check: lint test ## what must hold before a commit
 

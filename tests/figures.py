@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 PROPERTY = "figure"
-COLUMNS = ("count", "median", "p95", "max")
+COLUMNS = ("value", "count", "median", "p95", "max")
 
 #: Note values that were measured under a name that ends in their unit.
 Figure = Callable[[str, Iterable[float]], None]
@@ -32,9 +32,9 @@ def figure(record_property: Callable[[str, object], None]) -> Figure:
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """The figures of a list of values; none of an empty one."""
-    if not values:
-        return {"count": 0}
+    """The figures of a list of values; a single one stands for itself."""
+    if len(values) <= 1:
+        return {"value": values[0]} if values else {"count": 0}
     ordered = sorted(values)
     return {
         "count": len(ordered),
