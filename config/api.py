@@ -189,7 +189,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     ReadModelParked: Answer(
         problems.READ_MODEL_PARKED,
         detail=lambda error: (
-            f"The read model {error.projection} stopped at stream {error.stream_id}: {error.error}"
+            f"The read model {error.projection} stopped at stream {error.stream_id} ({error.kind})."
         ),
     ),
     Http404: Answer(problems.NOT_FOUND),

@@ -1,6 +1,10 @@
 """Why a query has no answer."""
 
+import re
 from uuid import UUID
+
+#: How an error begins that has a name.
+_KIND = re.compile(r"[A-Z]\w{0,99}(?=:|\Z)", re.ASCII)
 
 
 class ReadModelParked(Exception):
@@ -11,6 +15,11 @@ class ReadModelParked(Exception):
         self.projection = projection
         self.stream_id = stream_id
         self.error = error
+
+    @property
+    def kind(self) -> str:
+        """What kind of error it was: all that is told of it, since its text may quote anything."""
+        return match[0] if (match := _KIND.match(self.error)) else "an error"
 
 
 class UnknownCursor(Exception):

@@ -123,14 +123,16 @@ def test_a_send_that_cannot_be_stored_is_not_accepted(
         ("message", f"/messages/{STREAM}/"),
     ],
 )
-def test_what_is_parked_is_not_shown_and_the_reason_is_told(
+def test_what_is_parked_is_not_shown_and_the_kind_of_the_reason_is_told(
     api: Api, alice: User, monkeypatch: pytest.MonkeyPatch, query: str, path: str
 ) -> None:
-    parked = ReadModelParked("balances", STREAM, "ValueError")
+    parked = ReadModelParked("balances", STREAM, "ValueError: a secret of whoever's event it is")
     monkeypatch.setattr(f"projections.queries.{query}", raising(parked))
     problem = assert_problem(api.get(path, alice), 503, "read-model-parked")
     assert str(STREAM) in problem["detail"]
     assert "balances" in problem["detail"]
+    assert "(ValueError)" in problem["detail"]
+    assert "secret" not in problem["detail"]
 
 
 @pytest.mark.parametrize(
