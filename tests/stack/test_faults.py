@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import redis
 
 from devstack.processes import DevstackError
 from tests.stack.client import User
@@ -26,35 +25,6 @@ def send_all(users: list[User], count: int, **options: str) -> list[str]:
 
     with ThreadPoolExecutor(16) as clients:
         return list(clients.map(send, range(count)))
-
-
-def test_redis_that_forgets_everything_under_load_costs_seconds_and_no_message(
-    full: FullService,
-) -> None:
-    users = [full.user(f"flushed-{number}") for number in range(10)]
-    client = redis.Redis.from_url(full.stack.redis.url)
-    with ThreadPoolExecutor(1) as sending, client:
-        sent = sending.submit(send_all, users, 200, prefer="wait=30")
-        while not sent.done():
-            client.flushall()
-            time.sleep(0.05)
-        messages = sent.result()
-    ledger = full.at_rest()
-    assert ledger.messages == set(messages)
-    assert len(messages) == 200
-
-
-def test_redis_away_delays_the_responses_and_refuses_no_send(full: FullService) -> None:
-    user = full.user("patient")
-    full.stack.redis.stop()
-    answers = [user.send("hello", prefer="wait=1") for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [202, 202, 202]
-    assert user.tokens() == 3700
-    full.stack.redis.start()
-    full.at_rest()
-    for answer in answers:
-        assert user.message(answer.json()["id"])["status"] == "done"
-    assert user.send("hello").status_code == 201
 
 
 def test_a_killed_worker_costs_seconds_and_no_message(
