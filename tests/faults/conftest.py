@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from devstack.model_scripts import MODEL
+from devstack.model_server import ModelServer
 from tests.faults.counts import SEED
 from tests.faults.proxied import ProxiedService
+from tests.stack.services import FullService
+
+#: Within which every message of `told` ends.
+TOLD_DEADLINE_SECONDS = 8
 
 # Each test here starts what it breaks itself: in the run on PostgreSQL, and not twice.
 if os.environ.get("CHATLEDGER_TEST_PROFILE") != "full":
@@ -21,6 +27,29 @@ def proxied() -> Iterator[ProxiedService]:
     with (
         tempfile.TemporaryDirectory(prefix="chatledger-") as folder,
         ProxiedService(Path(folder)) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[ModelServer]:
+    """The upstream of `told`, which misbehaves as it is told."""
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def told(model: ModelServer) -> Iterator[FullService]:
+    """A full stack that asks `model`; shared, since nothing of it is broken for long."""
+    env = {
+        "RESPONDER": "openai",
+        "OPENAI_BASE_URL": model.url,
+        "OPENAI_MODEL": MODEL,
+        "RESPONSE_DEADLINE_SECONDS": str(TOLD_DEADLINE_SECONDS),
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="chatledger-") as folder,
+        FullService(Path(folder), extra_env=env) as running,
     ):
         yield running
 
