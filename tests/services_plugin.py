@@ -2,7 +2,8 @@
 
 `CHATLEDGER_TEST_PROFILE` is `embedded` (SQLite, the default) or `full` (a PostgreSQL and a Redis
 that are started here). The run gets fresh keys and a folder of its own; the developer's `var/` is
-never touched.
+never touched. With `-n`, all of this belongs to each of the processes that run tests, and the one
+that hands the tests out has no services.
 """
 
 import atexit
@@ -25,10 +26,11 @@ _run = ExitStack()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests() -> Generator[None, object, object]:
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
     """Start the profile's services first: pytest-django reads the settings inside this hook."""
     atexit.register(_run.close)
-    _start(os.environ.get(PROFILE_VARIABLE, "embedded"))
+    profile = os.environ.get(PROFILE_VARIABLE, "embedded")
+    _start(profile, services=not _only_hands_out(early_config))
     return (yield)
 
 
@@ -40,7 +42,13 @@ def pytest_unconfigure() -> None:
     _run.close()
 
 
-def _start(profile: str) -> None:
+def _only_hands_out(config: pytest.Config) -> bool:
+    """Whether this process starts others for the tests, and runs none itself."""
+    is_one_of_them = "PYTEST_XDIST_WORKER" in os.environ
+    return not is_one_of_them and bool(getattr(config.known_args_namespace, "numprocesses", None))
+
+
+def _start(profile: str, *, services: bool) -> None:
     if profile not in PROFILES:
         raise pytest.UsageError(
             f"{PROFILE_VARIABLE} is {profile!r}; allowed: {', '.join(PROFILES)}"
@@ -51,7 +59,7 @@ def _start(profile: str) -> None:
         os.environ.pop(field.upper(), None)
     os.environ |= {name: new_key() for name in KEY_NAMES}
     os.environ |= {PROFILE_VARIABLE: profile, "VAR_DIR": str(folder / "var")}
-    if profile == "full":
+    if profile == "full" and services:
         _start_services(folder)
 
 

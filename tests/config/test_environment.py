@@ -242,7 +242,7 @@ def test_debug_in_the_full_profile_is_refused(variables: pytest.MonkeyPatch) -> 
         "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
         "Y2hhbmdlLW1lLXBsZWFzZS10aGlzLWlzLWEta2V5LSE",
         "example-example-example-example-example-exa",
-        new_key() + new_key(),
+        pytest.param(new_key() + new_key(), id="two keys"),
     ],
 )
 @pytest.mark.parametrize("name", [*KEY_NAMES, "DATA_KEY_PREVIOUS", "JWT_SIGNING_KEYS_PREVIOUS"])
