@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -404,7 +406,10 @@ def test_a_rebuild_pauses_only_after_somebody_else_has_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     paused: list[float] = []
-    monkeypatch.setattr("projections.generations.time.sleep", paused.append)
+    # Not `time.sleep` itself: other threads of this process sleep too.
+    monkeypatch.setattr(
+        generations, "time", SimpleNamespace(sleep=paused.append, monotonic=time.monotonic)
+    )
     happened(registered(ALICE))
     courtesy = generations.Courtesy()
     happened(granted(ALICE, 500))
