@@ -159,11 +159,17 @@ def _copy_for_everyone(folder: Path) -> Path:
 def _remove_homes_without_folder() -> None:
     # Test folders come and go; without this each would leave a cluster of 40 MB behind.
     for note in Path(tempfile.gettempdir()).glob(f"{PREFIX}postgres-*/folder"):
-        home = note.parent
-        if home.lstat().st_uid != os.geteuid() or Path(os.fsdecode(note.read_bytes())).exists():
-            continue
-        if not any(_runs(pid_file) for pid_file in home.glob("*/postmaster.pid")):
-            shutil.rmtree(home, ignore_errors=True)
+        # Another process may be at the same home.
+        with suppress(FileNotFoundError):
+            _remove_unless_used(note)
+
+
+def _remove_unless_used(note: Path) -> None:
+    home = note.parent
+    if home.lstat().st_uid != os.geteuid() or Path(os.fsdecode(note.read_bytes())).exists():
+        return
+    if not any(_runs(pid_file) for pid_file in home.glob("*/postmaster.pid")):
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _runs(pid_file: Path) -> bool:

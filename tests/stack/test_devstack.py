@@ -1,8 +1,10 @@
 """The development stack: real servers from wheels, processes that never outlive their parent."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ import redis
 
 from config.environment import Environment
 from devstack import __main__ as command
-from devstack import server, services
+from devstack import postgres_install, server, services
 from devstack.application import KEYS, PROJECT, Embedded, clean_environment, is_ready
 from devstack.processes import Child, DevstackError, free_port, wait_until_ready
 from devstack.services import Postgres, Redis, start_postgres, start_redis
@@ -132,6 +134,25 @@ def test_a_folder_too_long_for_a_unix_socket_will_do(
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
     with start_postgres(deep / "stack") as postgres:
         assert execute(postgres.url, "SHOW unix_socket_directories") == [("",)]
+
+
+def test_a_home_that_another_process_removes_meanwhile_is_no_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    gone = folder / f"{postgres_install.PREFIX}postgres-gone"
+    gone.mkdir()
+    (gone / "folder").write_text(str(folder / "no more"))
+    lstat = Path.lstat
+
+    def removed_meanwhile(path: Path) -> os.stat_result:
+        if path == gone:
+            shutil.rmtree(gone)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", removed_meanwhile)
+    postgres_install._remove_homes_without_folder()
+    assert not gone.exists()
 
 
 def test_redis_comes_back_empty_on_the_same_port(redis_server: Redis) -> None:
