@@ -50,7 +50,7 @@ class RequestIdMiddleware:
         response = _refusal(request) or await self.get_response(request)
         if response.status_code == 405:
             response = _method_not_allowed(request, response)
-        _complete(response, shown)
+        complete(response, shown)
         return response
 
 
@@ -87,7 +87,8 @@ def _method_not_allowed(request: HttpRequest, response: HttpResponseBase) -> Htt
     return problem_response(request, problems.METHOD_NOT_ALLOWED, detail, headers={"Allow": allow})
 
 
-def _complete(response: HttpResponseBase, request_id: str) -> None:
+def complete(response: HttpResponseBase, request_id: str) -> None:
+    """Add what every answer has: its id, its length and the common headers."""
     headers = response.headers
     headers["X-Request-ID"] = request_id
     headers["X-Content-Type-Options"] = "nosniff"

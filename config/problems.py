@@ -111,6 +111,13 @@ METHOD_NOT_ALLOWED = Problem(
     "The address exists, but not for this method.",
     "Use one of those that the Allow header lists.",
 )
+REQUEST_TIMEOUT = Problem(
+    "request-timeout",
+    408,
+    "The request did not come in time",
+    "The connection was open, and the rest of the request did not come. Nothing was written.",
+    "Send the request again, at once and as a whole.",
+)
 USERNAME_TAKEN = Problem(
     "username-taken",
     409,
@@ -157,6 +164,14 @@ IDEMPOTENCY_KEY_REUSED = Problem(
     "a grant to another user, of another amount or for another reason. Nothing was written.",
     "Make a new key for each new message or grant, and repeat with the old key only what was sent "
     "with it.",
+)
+HEAD_TOO_LARGE = Problem(
+    "head-too-large",
+    431,
+    "The head of the request is too large",
+    "The request line and the headers have more than 16 KiB together. A JWT of this service has "
+    "some 400 bytes.",
+    "Send fewer and shorter headers.",
 )
 INTERNAL_ERROR = Problem(
     "internal-error",

@@ -1,4 +1,4 @@
-"""The web server: one uvicorn process on one socket, with a limit on a request's head."""
+"""The web server: one uvicorn process on one socket."""
 
 import errno
 import os
@@ -9,17 +9,16 @@ from pathlib import Path
 import uvicorn
 from django.apps import apps
 from django.conf import settings
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors.statreload import StatReload
 
 from config.checks import StartRefused
 from config.environment import PROJECT_DIR
+from config.http_protocol import LimitedHttpProtocol
 
 APPLICATION = "config.asgi:application"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::", "::1")  # noqa: S104  # compared, not listened on
 PORT_MAX = 65535
-HEAD_BYTES_MAX = 16 * 1024
 BACKLOG_MAX = 2048
 # With the worker's five seconds, below the ten that a container engine waits before it kills.
 STOP_TIMEOUT_SECONDS = 4
@@ -122,59 +121,6 @@ def announce(url: str) -> None:
         """ -d '{"username": "alice", "password": "a-long-passphrase"}'""",
         flush=True,
     )
-
-
-class LimitedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's parser, with an end to what it takes for one request line and its headers."""
-
-    _head_bytes = 0
-    _head_is_open = False
-
-    def data_received(self, data: bytes) -> None:
-        went_on = self._head_is_open
-        super().data_received(data)
-        # The parser keeps an unfinished header to itself, so its bytes are counted as they come.
-        if went_on and self._head_is_open:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse_head()
-
-    def on_message_begin(self) -> None:
-        self._head_bytes = 0
-        self._head_is_open = True
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + len(b": \r\n"))
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._head_is_open = False
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse_head()
-        else:
-            super().send_400_response(msg)
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES_MAX:
-            raise ValueError("request head too large")
-
-    def _refuse_head(self) -> None:
-        if self.transport.is_closing():
-            return
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-            b"content-length: 0\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.close()
 
 
 def _source_folders() -> list[str]:

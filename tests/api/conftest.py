@@ -21,6 +21,7 @@ from django.test import override_settings
 from accounts.domain import STAFF
 from accounts.staff_commands import SetRole, set_role
 from config import runtime, serving
+from config.http_protocol import LimitedHttpProtocol
 from conversations import responders
 from eventstore.cause import Cause
 from tests.api.client import Api, User
@@ -115,7 +116,7 @@ def _running() -> Iterator[str]:
     parts = runtime.Runtime()
     config = uvicorn.Config(
         serving.APPLICATION,
-        http=serving.LimitedHttpProtocol,
+        http=LimitedHttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

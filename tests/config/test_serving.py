@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from config.serving import HEAD_BYTES_MAX, LimitedHttpProtocol, listen
+from config.http_protocol import HEAD_BYTES_MAX, LimitedHttpProtocol
+from config.serving import listen
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 LAST = HEAD + b"Connection: close\r\n"

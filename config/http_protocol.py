@@ -1,0 +1,205 @@
+"""uvicorn's parser, with an end to what it takes for a request and to how long it waits for one.
+
+What it refuses gets a problem document like any other refusal, and the connection ends with it:
+where the next request would begin is not known any more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from secrets import token_hex
+from typing import Any
+
+import httptools
+from django.http import HttpRequest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from config import problems
+from config.middleware import complete
+from config.problems import Problem, problem_response
+
+logger = logging.getLogger(__name__)
+
+HEAD_BYTES_MAX = 16 * 1024
+#: How long a client may take for its first byte and then for a request line and its headers.
+HEAD_SECONDS_MAX = 10.0
+#: How long it may take for the body behind them, and, after an early answer, for the rest of it.
+BODY_SECONDS_MAX = 30.0
+#: How long a client may take nothing of an answer that is waiting for it.
+UNSENT_SECONDS_MAX = 60.0
+
+Header = tuple[bytes, bytes]
+
+
+class _Refused(Exception):
+    """A request that the parser would take, and that is none all the same."""
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """See the module's promise."""
+
+    cycle: Any
+    _head_bytes = 0
+    _begun = 0
+    _head_is_open = False
+    _body_is_open = False
+    _ignores_upgrade = False
+    _too_late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_within(HEAD_SECONDS_MAX)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        before, went_on = self._progress(), self._head_is_open
+        self._feed(data)
+        # The parser keeps an unfinished header to itself, so its bytes are counted as they come.
+        if went_on and self._head_is_open:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(problems.HEAD_TOO_LARGE)
+        if self.transport.is_closing() or not (self._head_is_open or self._body_is_open):
+            self._expect_nothing()
+        elif self._progress() != before:
+            # It runs from the first byte: a byte more from time to time gains nothing.
+            self._expect_within(HEAD_SECONDS_MAX if self._head_is_open else BODY_SECONDS_MAX)
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        self._begun += 1
+        self._head_is_open, self._body_is_open = True, False
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + len(b": \r\n"))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        _refuse_ambiguous(self.headers, self.parser.get_http_version())
+        self._head_is_open = False
+        self._ignores_upgrade = self.parser.should_upgrade()
+        if not self._ignores_upgrade:
+            self._body_is_open = True
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._ignores_upgrade:
+            self._body_is_open = False
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if unsent := self.transport.get_write_buffer_size():
+            self.loop.call_later(UNSENT_SECONDS_MAX, self._abort_if_stalled, unsent)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    data = b""
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._without_upgrade() + data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            logger.debug("a request is refused: %s", error)
+            too_large = self._head_bytes > HEAD_BYTES_MAX
+            self._refuse(problems.HEAD_TOO_LARGE if too_large else problems.BAD_REQUEST)
+
+    def _without_upgrade(self) -> bytes:
+        """The head that was just read, as it is without its offer of another protocol.
+
+        None is known here, and an offer may be ignored (RFC 9110 §7.8). The parser cannot: it would
+        take the body for the other protocol. Java's client offers h2c with every first request.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("this is no proxy")
+        head = [b"%s %s HTTP/%s\r\n" % (method, self.url, version.encode())]
+        head += [b"%s: %s\r\n" % each for each in self.headers if each[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return b"".join((*head, b"\r\n"))
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES_MAX:
+            raise _Refused("request head too large")
+
+    def _progress(self) -> tuple[int, bool]:
+        return self._begun, self._head_is_open
+
+    def _expect_within(self, seconds: float) -> None:
+        self._expect_nothing()
+        self._too_late = self.loop.call_later(seconds, self._on_too_late, seconds)
+
+    def _expect_nothing(self) -> None:
+        if self._too_late is not None:
+            self._too_late.cancel()
+            self._too_late = None
+
+    def _on_too_late(self, seconds: float) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if self.flow.read_paused or (self._head_is_open and answering):
+            # It is this side that keeps the client waiting.
+            self._expect_within(seconds)
+        elif self._head_is_open or self._body_is_open:
+            self._refuse(problems.REQUEST_TIMEOUT)
+        else:
+            self.transport.close()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer, if it is this request's turn to be answered and nothing was, and hang up."""
+        if self.transport.is_closing():
+            return
+        of_this_request = self._body_is_open and not self.pipeline
+        before = self.cycle is None or (self.cycle.response_complete and not of_this_request)
+        if before or (of_this_request and not self.cycle.response_started):
+            self.transport.write(_answer(problem))
+        self.transport.close()
+
+    def _abort_if_stalled(self, unsent_before: int) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if 0 < unsent < unsent_before:
+            self.loop.call_later(UNSENT_SECONDS_MAX, self._abort_if_stalled, unsent)
+        elif unsent:
+            # A close in order would wait until the client takes the rest, which may be for ever.
+            self.transport.abort()
+
+
+def _refuse_ambiguous(headers: Sequence[Header], version: str) -> None:
+    """Refuse a head that others on the way may understand differently (RFC 9112 §3.2, §6.1)."""
+    hosts, codings = 0, []
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding":
+            codings.append(value.lower())
+    if version not in ("1.0", "1.1"):
+        raise _Refused("HTTP/1.0 and HTTP/1.1 are known here")
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise _Refused("one Host header is needed")
+    if codings and (codings != [b"chunked"] or version != "1.1"):
+        raise _Refused("no transfer coding but chunked is known here")
+
+
+def _answer(problem: Problem) -> bytes:
+    """The problem as it goes over the wire, where there is no request to hand to Django."""
+    request = HttpRequest()
+    request_id = token_hex(16)
+    request.shown_request_id = request_id  # type: ignore[attr-defined]  # accounts.jwt_auth.ApiRequest
+    response = problem_response(request, problem, headers={"Connection": "close"})
+    complete(response, request_id)
+    phrase = HTTPStatus(problem.status).phrase
+    head = [f"HTTP/1.1 {problem.status} {phrase}"]
+    head += [f"{name.lower()}: {value}" for name, value in response.items()]
+    return "\r\n".join((*head, "", "")).encode("latin-1") + response.content

@@ -1,0 +1,1 @@
+"""Bad input and hostile clients, one home for each row of the table of attacks."""
