@@ -103,6 +103,9 @@ class Account(Aggregate):
     def change_password(self) -> None:
         """Note a new password. Every JWT issued before stops working."""
         self._refuse_erased()
+        if not self.active:
+            # The JWT that asked for it was good, and has stopped working while a hash was made.
+            raise AccountDeactivated
         self.trigger(PasswordChanged, epoch=self.jwt_epoch + 1)
 
     def revoke_jwts(self) -> None:

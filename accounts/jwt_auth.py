@@ -46,10 +46,14 @@ class Caller:
 
 
 class ApiRequest(HttpRequest):
-    """A request as an endpoint sees it: with its ids, and with its caller where one is needed."""
+    """A request as an endpoint sees it: with its ids, and with its caller where one is needed.
+
+    `headers_only`: it is a HEAD that looks like a GET, so nothing of the body reaches the client.
+    """
 
     request_id: str
     shown_request_id: str
+    headers_only: bool
     auth: Caller
 
 

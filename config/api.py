@@ -10,6 +10,7 @@ import msgspec
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.datastructures import MultiValueDict
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
@@ -41,6 +42,14 @@ logger = logging.getLogger(__name__)
 
 class BodyTooLarge(Exception):
     """The body is larger than any body here may be."""
+
+
+class RepeatedParameter(Exception):
+    """A parameter of the query, `name`, is given twice: one of its values would be ignored."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class NotJson(Exception):
@@ -95,6 +104,10 @@ ANSWERS: Mapping[type[Exception], Answer] = {
         problems.INVALID_INPUT,
         errors=lambda request, error: [(("body", *error.place), error.what)],
     ),
+    RepeatedParameter: Answer(
+        problems.INVALID_INPUT,
+        errors=lambda request, error: [(("query", error.name), "This is given more than once.")],
+    ),
     ValidationError: Answer(
         problems.INVALID_INPUT, errors=lambda request, error: _field_errors(error.errors)
     ),
@@ -136,7 +149,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
         errors=lambda request, error: [
             (
                 ("header", "Idempotency-Key"),
-                "An Idempotency-Key has 1 to 255 visible ASCII characters.",
+                "There is one Idempotency-Key, of 1 to 255 visible ASCII characters.",
             )
         ],
     ),
@@ -197,7 +210,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
 
 
 class StrictParser(Parser):
-    """Reads bodies as `parse_strict` does, and only those that are declared as JSON."""
+    """Reads bodies as `parse_strict` does, only those declared as JSON, and each parameter once."""
 
     def parse_body(self, request: HttpRequest) -> Any:
         if request.content_type != "application/json":
@@ -207,6 +220,14 @@ class StrictParser(Parser):
             # One that comes in chunks does not say its size beforehand.
             raise BodyTooLarge
         return parse_strict(body)
+
+    def parse_querydict(
+        self, data: MultiValueDict[str, Any], list_fields: list[str], request: HttpRequest
+    ) -> dict[str, Any]:
+        for name, values in data.lists():
+            if len(values) > 1:
+                raise RepeatedParameter(name)
+        return super().parse_querydict(data, list_fields, request)
 
 
 class FastRenderer(BaseRenderer):

@@ -44,6 +44,7 @@ class RequestIdMiddleware:
         shown = sent if sent and _REQUEST_ID.fullmatch(sent) else made
         request.request_id = made  # type: ignore[attr-defined]  # accounts.jwt_auth.ApiRequest
         request.shown_request_id = shown  # type: ignore[attr-defined]  # the same
+        request.headers_only = request.method == "HEAD"  # type: ignore[attr-defined]  # the same
         if request.method == "HEAD":
             # The server leaves the body out; everything else is as for GET (RFC 9110 §9.3.2).
             request.method = "GET"

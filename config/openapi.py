@@ -35,7 +35,7 @@ def make_document(api: NinjaAPI) -> Document:
     for path in document["paths"].values():
         for method in _METHODS:
             if method in path:
-                path[method] = _with_failures(path[method])
+                path[method] = _with_failures(method, path[method])
     used = {
         status
         for path in document["paths"].values()
@@ -55,7 +55,7 @@ def dump_document(document: Document) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _with_failures(operation: Document) -> Document:
+def _with_failures(method: str, operation: Document) -> Document:
     statuses = {status for status in operation["responses"] if int(status) >= 400}
     if "security" in operation:
         statuses.add("401")
@@ -64,6 +64,9 @@ def _with_failures(operation: Document) -> Document:
         operation = operation | {"security": [{BearerJwt.__name__: []}]}
     if "requestBody" in operation:
         statuses.update(BODY_STATUSES)
+    elif method != "get":
+        # Nobody reads a body here, and one that is too large is refused all the same.
+        statuses.add("413")
     for parameter in operation["parameters"]:
         _leave_out_null(parameter["schema"])
         if parameter["in"] != "path":

@@ -6,10 +6,18 @@ from contextlib import closing, nullcontext
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError, connection
 
 from accounts import commands, staff_commands
-from accounts.commands import LogIn, UserNotFound, WrongCredentials, log_in
+from accounts.commands import (
+    ChangePassword,
+    LogIn,
+    UserNotFound,
+    WrongCredentials,
+    change_password,
+    log_in,
+)
 from accounts.domain import Account, AccountDeactivated
 from accounts.jwt_auth import Caller, authenticate_jwt
 from accounts.models import Credential
@@ -194,3 +202,19 @@ def test_no_message_is_paid_for_once_the_account_is_deactivated(alice: UUID) -> 
         here.append(account, cause=CAUSE)
     with pytest.raises(AccountDeactivated):
         here.load(Account, alice, fresh=True).debit(100, message_id=uuid4())
+
+
+def test_a_password_change_that_a_deactivation_overtakes_is_refused(
+    alice: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(password: str) -> str:
+        deactivate_user(DeactivateUser(alice), CAUSE)
+        return make_password(password)
+
+    monkeypatch.setattr(commands, "make_password", overtaken)
+    change = ChangePassword(alice, PASSWORD, "another horse, another battery")
+    with pytest.raises(AccountDeactivated):
+        change_password(change, CAUSE)
+    assert credential(alice) == stored(alice) == (False, "member", 1)
+    activate_user(ActivateUser(alice), CAUSE)
+    assert authenticate_jwt(jwt_of_alice()) == Caller(alice, "member")

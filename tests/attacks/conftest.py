@@ -5,9 +5,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.stack.client import User
+from tests.api.client import Api, User
 from tests.stack.services import EmbeddedService
 
 # Here one address tries more than anybody may; the limits themselves are tested elsewhere.
@@ -30,13 +31,34 @@ def service() -> Iterator[EmbeddedService]:
 
 
 @pytest.fixture(scope="package")
-def alice(service: EmbeddedService) -> User:
+def api(service: EmbeddedService) -> Iterator[Api]:
+    """A client that holds every answer against the OpenAPI document."""
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield Api(client)
+
+
+@pytest.fixture(scope="package")
+def alice(api: Api) -> User:
     """Somebody for many tests; `spent` says what one of them cost."""
-    return service.user("alice")
+    return api.new_user("alice")
+
+
+@pytest.fixture(scope="package")
+def bob(api: Api) -> User:
+    """Somebody else."""
+    return api.new_user("bob")
+
+
+@pytest.fixture(scope="package")
+def staff(service: EmbeddedService, api: Api) -> User:
+    """A member of staff."""
+    user = api.new_user("staff")
+    assert service.run("manage.py", "set_role", "staff", "staff").returncode == 0
+    return user
 
 
 @pytest.fixture
-def spent(alice: User) -> Callable[[], int]:
+def spent(api: Api, alice: User) -> Callable[[], int]:
     """How many tokens of alice's this test has cost so far."""
-    before = alice.tokens()
-    return lambda: before - alice.tokens()
+    before = api.balance(alice)
+    return lambda: before - api.balance(alice)

@@ -6,8 +6,8 @@ from itertools import chain, repeat
 import pytest
 
 from config.http_protocol import HEAD_BYTES_MAX
+from tests.api.client import User
 from tests.attacks.raw import Answer, connect, exchange
-from tests.stack.client import User
 from tests.stack.services import EmbeddedService
 
 BODY = b'{"message": "hello"}'
