@@ -94,6 +94,7 @@ def _sqlite(database: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         **database,
+        "ENGINE": "eventstore.sqlite",
         "NAME": file,
         "OPTIONS": options | database.get("OPTIONS", {}),
         "TEST": {"NAME": file.with_name(f"test_{file.name}")},

@@ -9,5 +9,6 @@ if os.environ.get("CHATLEDGER_TEST_PROFILE") == "full":
         "test_environment.py",
         "test_keyfile.py",
         "test_logs.py",
+        "test_missing_database.py",
         "test_serving.py",
     ]

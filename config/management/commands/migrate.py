@@ -1,7 +1,7 @@
 """Django's `migrate`, one process at a time, so that those that start together do not collide."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from config.checks import usable_database
 from config.keyfile import locked
+from eventstore.sqlite.base import file_of
 
 # The space of lock keys in two parts is apart from that of the log's one-part key.
 LOCK_KEY = (0x43484154, 1)
@@ -21,10 +22,19 @@ class Command(migrate.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         connection = connections[options["database"]]
+        if connection.vendor == "sqlite" and not (options["plan"] or options["check_unapplied"]):
+            _make_file(file_of(connection.settings_dict["NAME"]))
         with usable_database():
             connection.ensure_connection()
         with _alone(connection):
             super().handle(*args, **options)
+
+
+def _make_file(file: Path | None) -> None:
+    """Make the empty file that a new SQLite database begins with; nobody else makes one."""
+    if file:
+        with suppress(OSError):  # the connection says what is wrong
+            file.touch()
 
 
 @contextmanager
