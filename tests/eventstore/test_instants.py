@@ -31,6 +31,11 @@ BOUND_SECONDS = 20
         ("2026-11-22T10:00:00.123456Z", 1795341600.123456),
         ("0001-01-01T00:00:00+14:00", -62135647200),
         ("9999-12-31T23:59:59-14:00", 253402351199),
+        # The examples of RFC 3339, section 5.8, and one of a month that had none so far.
+        ("1990-12-31T23:59:60Z", 662687999.999999),
+        ("1990-12-31T15:59:60-08:00", 662687999.999999),
+        ("2017-01-01T05:29:60.25+05:30", 1483228799.999999),
+        ("2028-02-29T23:59:60Z", 1835481599.999999),
     ],
 )
 def test_an_instant_is_read(text: str, seconds: float) -> None:
@@ -53,7 +58,12 @@ def test_an_instant_is_read(text: str, seconds: float) -> None:
         ("2026-11-22T10:00:00 02:00", "%2B"),
         ("2026-02-30T10:00:00Z", "no such day, time or offset"),
         ("2026-11-22T25:00:00Z", "no such day, time or offset"),
-        ("2026-11-22T10:00:60Z", "no such day, time or offset"),
+        ("2026-11-22T10:00:60Z", "a second 60 there is only at 23:59 UTC, at the end of a month"),
+        ("2026-11-30T10:59:60Z", "a second 60"),
+        ("2026-11-30T23:59:60+01:00", "a second 60"),
+        ("2026-11-22T23:59:60Z", "a second 60"),
+        ("9999-12-31T23:59:60-14:00", "a second 60"),
+        ("2026-11-30T23:59:61Z", "no such day, time or offset"),
         ("2026-11-22T10:00:00+24:00", "no such day, time or offset"),
         ("2026-11-22T10:00:00+02:60", "is written like"),
         ("0000-01-01T00:00:00Z", "no such day, time or offset"),
@@ -62,6 +72,10 @@ def test_an_instant_is_read(text: str, seconds: float) -> None:
 def test_what_is_no_instant_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(MalformedInstant, match=why):
         parse_instant(text)
+
+
+def test_the_last_leap_second_there_can_be_is_read() -> None:
+    assert rfc3339(parse_instant("9999-12-31T23:59:60Z")) == "9999-12-31T23:59:59.999999Z"
 
 
 def test_an_instant_is_written_with_its_microseconds_and_read_again() -> None:
