@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from pydantic import BaseModel, ValidationError
 
 from accounts.commands import UserNotFound
-from accounts.names import find_user
+from accounts.names import AmbiguousUser, find_user
 from eventstore.database import StoreUnavailable
 from eventstore.keys import KeyUnreadable
 
@@ -34,10 +34,12 @@ def one_line() -> Iterator[None]:
         raise CommandError(_line(error)) from error
     except UserNotFound as error:
         raise CommandError(f"there is no user {_line(error)}") from error
+    except AmbiguousUser as error:
+        raise CommandError(_line(error)) from error
 
 
 def user_called(name_or_id: str) -> UUID:
-    """The user of this name or id. Raises `UserNotFound`."""
+    """The user of this name or id. Raises `UserNotFound` and `AmbiguousUser`."""
     user_id = find_user(name_or_id)
     if user_id is None:
         raise UserNotFound(ascii(name_or_id))
@@ -55,7 +57,8 @@ def checked(kind: type[TBody], **values: object) -> TBody:
 
 def shown(name_or_id: str, user_id: UUID) -> str:
     """A user as a command names them: as they were called, and by id."""
-    return name_or_id if name_or_id == str(user_id) else f"{name_or_id} ({user_id})"
+    called = name_or_id.removeprefix("id:")
+    return called if called == str(user_id) else f"{called.removeprefix('name:')} ({user_id})"
 
 
 def _line(error: Exception) -> str:

@@ -1,12 +1,11 @@
 """A user's statement out of the log alone, and whether the read models say the same."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from accounts.names import USERNAME_PATTERN, claim_id
+from accounts.names import AmbiguousUser, claim_id, whom
 from eventstore import keys
 from eventstore.encrypted import EncryptedText
 from eventstore.instants import rfc3339, settle
@@ -129,19 +128,27 @@ def audit(user: str, at: int | None = None) -> Audit:
 
 
 def find_user(user: str) -> UUID:
-    """The id of a user who is named by it or by their name. An id is never taken for a name.
+    """The id of a user who is named by it or by their name, as `accounts.names.whom` has it.
 
     A name leads to its user for ever, also when the user has been erased. Raises `CannotAudit`.
     """
-    user_id = _as_id(user)
-    if user_id is not None and _first_of(user_id, REGISTERED):
-        return user_id
-    # No name is taken in an empty log, and to ask would make the secret that names need.
-    may_be_taken = re.fullmatch(USERNAME_PATTERN, user) and max_position() > 0
-    claimed = _first_of(claim_id(user), CLAIMED) if may_be_taken else None
-    if claimed is None:
+    try:
+        found = whom(user, with_id=_registered, with_name=_claimed)
+    except AmbiguousUser as error:
+        raise CannotAudit(str(error)) from error
+    if found is None:
         raise CannotAudit(f"there is no user {user!r}")
-    return UUID(claimed.data["user_id"])
+    return found
+
+
+def _registered(user_id: UUID) -> UUID | None:
+    return user_id if _first_of(user_id, REGISTERED) else None
+
+
+def _claimed(username: str) -> UUID | None:
+    # No name is taken in an empty log, and to ask would make the secret that names need.
+    claim = _first_of(claim_id(username), CLAIMED) if max_position() else None
+    return UUID(claim.data["user_id"]) if claim else None
 
 
 def read_account(user_id: UUID) -> Account:
@@ -206,13 +213,6 @@ def _pages(events: Iterator[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
 def _first_of(stream_id: UUID, topic: str) -> RecordedEvent | None:
     first = next(each_of_stream(stream_id), None)
     return first if first is not None and first.topic == topic else None
-
-
-def _as_id(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """`manage.py grant_tokens` and `manage.py set_role`"""
 
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -7,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from pytest_django import Settings
 
-from accounts import staff_commands
+from accounts import names, staff_commands
 from accounts.commands import RegisterUser, register_user
 from accounts.domain import Account
 from accounts.management.commands import grant_tokens as grant_command
@@ -57,10 +58,38 @@ def test_a_user_is_found_by_id(alice: UUID) -> None:
     assert find_user(str(alice)) == alice
 
 
-def test_a_name_that_looks_like_somebodys_id_does_not_stand_in_for_them(alice: UUID) -> None:
-    mallory = register_user(RegisterUser(str(alice), PASSWORD), CAUSE).user_id
-    assert find_user(str(alice)) == alice
+@pytest.mark.parametrize("written", [str, lambda user_id: user_id.hex, lambda i: str(i).upper()])
+def test_a_name_that_looks_like_somebodys_id_does_not_stand_in_for_them(
+    alice: UUID, written: Callable[[UUID], str], capsys: Capture
+) -> None:
+    called = written(alice)
+    mallory = register_user(RegisterUser(called, PASSWORD), CAUSE).user_id
+    with pytest.raises(CommandError) as refusal:
+        grant(called)
+    assert str(refusal.value) == (
+        f"{called} is the id of one user and the name of another; say id:{called} or name:{called}"
+    )
+    assert (tokens(alice), tokens(mallory)) == (4000, 4000)
+    grant(f"id:{called}", "1")
+    grant(f"name:{called}", "2")
+    assert (tokens(alice), tokens(mallory)) == (4001, 4002)
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"{alice}" in first
+    assert second.startswith(f"{called} ({mallory}): 2 tokens")
     assert find_user(str(mallory)) == mallory
+
+
+def test_a_user_whose_name_is_their_own_id_is_one_user(
+    alice: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "_with_name", lambda name: alice)
+    assert find_user(str(alice)) == alice
+
+
+@pytest.mark.parametrize("called", ["id:Alice", "name:{}", "Name:Alice", "id:", "name:", ":Alice"])
+def test_what_is_said_to_be_meant_is_meant(alice: UUID, called: str) -> None:
+    assert find_user(called.format(alice)) is None
+    assert find_user("name:Alice") == find_user(f"id:{alice}") == alice
 
 
 def test_a_name_that_looks_like_nobodys_id_is_found(alice: UUID) -> None:

@@ -160,9 +160,13 @@ class TestUser:
     def test_a_user_is_named_by_id_or_by_name_in_any_case(self, alice: None, user: str) -> None:
         assert audit(user).account.user_id == ALICE
 
-    def test_an_id_is_never_taken_for_a_name(self, alice: None) -> None:
-        projected(claimed(BOB, str(ALICE)))
-        assert audit(str(ALICE)).account.user_id == ALICE
+    def test_of_an_id_that_is_a_name_too_it_has_to_be_said_which_is_meant(
+        self, alice: None
+    ) -> None:
+        projected(registered(BOB), claimed(BOB, str(ALICE)))
+        assert refused(str(ALICE)).endswith(f"; say id:{ALICE} or name:{ALICE}")
+        assert audit(f"id:{ALICE}").account.user_id == ALICE
+        assert audit(f"name:{ALICE}").account.user_id == BOB
 
     def test_a_name_may_look_like_an_id(self, alice: None) -> None:
         projected(claimed(BOB, NOBODY.hex))

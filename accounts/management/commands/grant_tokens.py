@@ -18,7 +18,9 @@ class Command(BaseCommand):
     requires_system_checks = ()  # the log is all it needs
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("user", metavar="USER", help="name or id")
+        parser.add_argument(
+            "user", metavar="USER", help="name or id; id:… or name:… where that is not clear"
+        )
         parser.add_argument("amount", metavar="AMOUNT", help=f"1 to {GRANT_TOKENS_MAX}")
         parser.add_argument(
             "--reason", required=True, help=f"1 to {REASON_CHARACTERS_MAX} characters"

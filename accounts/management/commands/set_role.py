@@ -16,7 +16,9 @@ class Command(BaseCommand):
     requires_system_checks = ()  # the log is all it needs
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("user", metavar="USER", help="name or id")
+        parser.add_argument(
+            "user", metavar="USER", help="name or id; id:… or name:… where that is not clear"
+        )
         parser.add_argument("role", metavar="ROLE", help=" or ".join(ROLES))
         parser.add_argument("--reason", help=f"1 to {REASON_CHARACTERS_MAX} characters")
 

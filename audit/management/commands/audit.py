@@ -40,7 +40,9 @@ class Command(BaseCommand):
     requires_system_checks = ()  # the log, the read models and DATA_KEY are all it needs
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("user", metavar="USER", help="an id or a name")
+        parser.add_argument(
+            "user", metavar="USER", help="name or id; id:… or name:… where that is not clear"
+        )
         parser.add_argument(
             "--at", metavar="TIME", help="show the balance of this time (2026-11-22T10:00:00Z)"
         )
