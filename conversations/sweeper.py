@@ -13,18 +13,19 @@ from uuid import UUID
 from conversations.generation import end_with_failure, lease_name
 from conversations.replies import enqueue
 from eventstore.cause import Cause
-from eventstore.database import CONNECTION_ERRORS
+from eventstore.database import CONNECTION_ERRORS, StoreUnavailable
 from eventstore.leases import LeasesUnavailable, get_leases
 from eventstore.reading import clock_now
-from projections.pending import PendingRow, due
+from projections.pending import EVER, PendingRow, due
 
 logger = logging.getLogger(__name__)
 
-#: How often the sweeper looks, and at how many messages.
+#: How often the sweeper looks, and at how many messages of each kind: overdue ones, and all.
 SWEEP_SECONDS = 1.0
 SWEPT_MAX = 2_000
 #: A message this young may still be on its way through the broker.
 RESEND_AFTER_SECONDS = 2.0
+#: The longest pause before a message is sent again, or failed again where it could not be.
 RESEND_SECONDS_MAX = 30.0
 
 
@@ -34,7 +35,26 @@ class _Known:
 
     first_seen: float
     resend_at: float
-    pause_seconds: float = RESEND_AFTER_SECONDS
+    resend_pause_seconds: float = RESEND_AFTER_SECONDS
+    fail_at: float = 0.0
+    # Longer than the time between two sweeps: one of them goes by without it.
+    fail_pause_seconds: float = 2 * SWEEP_SECONDS
+
+
+class _Turn:
+    """Goes round what is pending, a page a sweep: nothing at the front keeps the rest waiting."""
+
+    def __init__(self) -> None:
+        self._last: PendingRow | None = None
+
+    def next_page(self, until: int) -> list[PendingRow]:
+        rows = due(until, SWEPT_MAX, self._last)
+        self._last = rows[-1] if len(rows) == SWEPT_MAX else None
+        return rows
+
+    @property
+    def is_over(self) -> bool:
+        return self._last is None
 
 
 class Sweeper:
@@ -44,7 +64,10 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._next_sweep = 0.0
+        self._overdue, self._all = _Turn(), _Turn()
+        # Who was seen in the turn through all before this one, and in this one.
         self._known: dict[UUID, _Known] = {}
+        self._seen: dict[UUID, _Known] = {}
 
     def step(self) -> bool:
         """Look at what is pending, at most once in `SWEEP_SECONDS`."""
@@ -57,31 +80,41 @@ class Sweeper:
 
     def _sweep(self, now: float) -> None:
         clock = clock_now()
-        rows = due(_EVER, SWEPT_MAX)
-        known = {row.message_id: self._known_since(row, clock, now) for row in rows}
-        self._known = known
-        overdue = [row for row in rows if self._is_overdue(row, clock, now)]
+        rows = {row.message_id: row for row in self._overdue.next_page(clock)}
+        rows |= {row.message_id: row for row in self._all.next_page(EVER)}
+        for row in rows.values():
+            self._seen[row.message_id] = self._known_since(row, clock, now)
+        overdue = [row for row in rows.values() if self._is_overdue(row, clock, now)]
         for row in overdue:
-            self._fail(row)
-        self._resend([row for row in rows if row not in overdue], now)
+            self._fail(row, now)
+        failed = {row.message_id for row in overdue}
+        self._resend([row for row in rows.values() if row.message_id not in failed], now)
+        if self._all.is_over:
+            self._known, self._seen = self._seen, {}
 
     def _known_since(self, row: PendingRow, clock: int, now: float) -> _Known:
         """When this process saw the message first; when it may be resent, by either clock."""
         age_seconds = max(0.0, (clock - row.sent_at) / 1_000_000)
         wait_seconds = max(0.0, RESEND_AFTER_SECONDS - age_seconds)
-        return self._known.get(row.message_id) or _Known(now, now + wait_seconds)
+        known = self._seen.get(row.message_id) or self._known.get(row.message_id)
+        return known or _Known(now, now + wait_seconds)
 
     def _is_overdue(self, row: PendingRow, clock: int, now: float) -> bool:
         """By the log's clock, or by our own when the log's has been set back."""
-        seen_seconds = now - self._known[row.message_id].first_seen
+        seen_seconds = now - self._seen[row.message_id].first_seen
         allowed_seconds = (row.deadline_at - row.sent_at) / 1_000_000
         return clock >= row.deadline_at or seen_seconds >= allowed_seconds
 
-    def _fail(self, row: PendingRow) -> None:
+    def _fail(self, row: PendingRow, now: float) -> None:
+        known = self._seen[row.message_id]
+        if now < known.fail_at:
+            return
+        known.fail_at = now + known.fail_pause_seconds
+        known.fail_pause_seconds = min(known.fail_pause_seconds * 2, RESEND_SECONDS_MAX)
         try:
             logger.warning("message %s is past its deadline", row.message_id)
             end_with_failure(row.message_id, "deadline", Cause("sweeper"))
-        except CONNECTION_ERRORS:
+        except (*CONNECTION_ERRORS, StoreUnavailable):
             raise
         except Exception:
             # One message that cannot be ended keeps no other from its end.
@@ -89,7 +122,7 @@ class Sweeper:
 
     def _resend(self, rows: Sequence[PendingRow], now: float) -> None:
         for row in rows:
-            known = self._known[row.message_id]
+            known = self._seen[row.message_id]
             if now < known.resend_at:
                 continue
             try:
@@ -100,9 +133,5 @@ class Sweeper:
             if not worked_on:
                 if not enqueue(row.message_id):
                     return
-                known.resend_at = now + known.pause_seconds
-                known.pause_seconds = min(known.pause_seconds * 2, RESEND_SECONDS_MAX)
-
-
-#: Beyond any time that an event can carry.
-_EVER = 2**62
+                known.resend_at = now + known.resend_pause_seconds
+                known.resend_pause_seconds = min(known.resend_pause_seconds * 2, RESEND_SECONDS_MAX)

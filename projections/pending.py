@@ -70,13 +70,20 @@ class PendingRow:
     deadline_at: int
 
 
-def due(now: int, limit: int) -> list[PendingRow]:
-    """At most `limit` pending messages that were sent at `now` or before, oldest first.
+#: Beyond any time that an event can carry.
+EVER = 2**62
 
-    What is past its deadline is among them: `deadline_at` says so.
+
+def due(now: int, limit: int, after: PendingRow | None = None) -> list[PendingRow]:
+    """At most `limit` messages that have not ended at their deadline, oldest first.
+
+    With `EVER` as `now` all that are pending; `after` goes on behind a row of an earlier page.
     """
+    behind = (
+        (after.sent_at, id_parameter(after.message_id)) if after else (-1, id_parameter(_FIRST))
+    )
     with connection.cursor() as cursor:
-        cursor.execute(_DUE, [now, limit])
+        cursor.execute(_DUE, [*behind, now, limit])
         return [
             PendingRow(as_uuid(message_id), as_uuid(user_id), sent_at, deadline_at)
             for message_id, user_id, sent_at, deadline_at in cursor.fetchall()
@@ -147,9 +154,10 @@ def _is_pending(message_id: UUID, owner: str, owner_id: UUID) -> bool:
 _DUE = """
 SELECT message_id, user_id, sent_at, deadline_at FROM projections_pending
 WHERE generation = (SELECT generation FROM projections_pointer WHERE name = 'pending')
-  AND sent_at <= %s
-ORDER BY sent_at LIMIT %s
+  AND (sent_at, message_id) > (%s, %s) AND deadline_at <= %s
+ORDER BY sent_at, message_id LIMIT %s
 """
+_FIRST = UUID(int=0)
 
 # No index by conversation or user: each send and each end would pay for it, and the table holds
 # only what is in flight. Doubtful are parked messages, and rows without a conversation.

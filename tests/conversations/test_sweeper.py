@@ -1,13 +1,15 @@
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import OperationalError
 
 from accounts.domain import Account
 from conversations import sweeper as sweeper_module
 from conversations.ends import end_of
-from conversations.generation import generate, lease_name
-from conversations.sweeper import RESEND_SECONDS_MAX, Sweeper
+from conversations.generation import end_with_failure, generate, lease_name
+from conversations.sweeper import RESEND_SECONDS_MAX, SWEEP_SECONDS, Sweeper
 from eventstore.leases import get_leases
 from eventstore.log import EventLog
 from eventstore.models import EventRecord
@@ -120,12 +122,107 @@ def test_a_message_that_cannot_be_failed_keeps_no_other_from_its_end(
 ) -> None:
     poisoned, other = send(alice).message_id, send(bob).message_id
     EventRecord.objects.filter(stream_id=poisoned).update(data=b'{"broken')
-    sent_at = clock_now()
-    rows = [PendingRow(each, alice, sent_at, sent_at + 90_000_000) for each in (poisoned, other)]
-    monkeypatch.setattr(sweeper_module, "due", lambda *_: rows)
+    pending(monkeypatch, poisoned, other)
     clock.ahead_seconds = 91
     Sweeper().step()
     assert end_of(other)
+
+
+def pending(monkeypatch: pytest.MonkeyPatch, *message_ids: UUID) -> None:
+    """Let these be what is pending, one sent after the other."""
+    sent_at = clock_now()
+    rows = [
+        PendingRow(each, each, sent_at + number, sent_at + 90_000_000)
+        for number, each in enumerate(message_ids)
+    ]
+
+    def due(now: int, limit: int, after: PendingRow | None = None) -> list[PendingRow]:
+        begin = rows.index(after) + 1 if after else 0
+        return [row for row in rows[begin:] if row.deadline_at <= now][:limit]
+
+    monkeypatch.setattr(sweeper_module, "due", due)
+
+
+def test_messages_that_cannot_be_failed_do_not_take_every_place_in_a_sweep(
+    alice: UUID, send: Send, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper_module, "SWEPT_MAX", 2)
+    poisoned = [send(alice).message_id for _ in range(4)]
+    others = [send(alice).message_id for _ in range(2)]
+    EventRecord.objects.filter(stream_id__in=poisoned).update(data=b'{"broken')
+    pending(monkeypatch, *poisoned, *others)
+    sweeper = Sweeper()
+    for second in (91, 92, 93):
+        clock.ahead_seconds = second
+        sweeper.step()
+    assert [bool(end_of(each)) for each in others] == [True, True]
+
+
+def test_one_that_loses_the_connection_each_time_keeps_no_other_from_its_end(
+    alice: UUID, send: Send, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned, other = send(alice).message_id, send(alice).message_id
+
+    def end(message_id: UUID, *how: Any) -> None:
+        if message_id == poisoned:
+            raise OperationalError("canceling statement due to lock timeout")
+        end_with_failure(message_id, *how)
+
+    monkeypatch.setattr(sweeper_module, "end_with_failure", end)
+    project()
+    sweeper = Sweeper()
+    clock.ahead_seconds = 91
+    with pytest.raises(OperationalError):
+        sweeper.step()
+    assert end_of(other) is None
+    clock.ahead_seconds = 91 + SWEEP_SECONDS
+    sweeper.step()
+    assert end_of(other)
+
+
+def test_one_that_cannot_be_failed_is_tried_again_with_backoff(
+    alice: UUID, send: Send, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned = send(alice).message_id
+    tried_at: list[float] = []
+
+    def fail(*_: object) -> None:
+        tried_at.append(clock.ahead_seconds)
+        raise ValueError("it says nothing")
+
+    monkeypatch.setattr(sweeper_module, "end_with_failure", fail)
+    pending(monkeypatch, poisoned)
+    sweeper = Sweeper()
+    for second in range(91, 185):
+        clock.ahead_seconds = second
+        sweeper.step()
+    pauses = [later - earlier for earlier, later in pairwise(tried_at)]
+    assert pauses == [2, 4, 8, 16, RESEND_SECONDS_MAX, RESEND_SECONDS_MAX]
+
+
+def test_more_messages_than_a_sweep_takes_are_all_looked_at_in_turn(
+    alice: UUID, send: Send, clock: Clock, resent: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper_module, "SWEPT_MAX", 2)
+    worked_on = [send(alice).message_id for _ in range(4)]
+    lost = [send(alice).message_id for _ in range(3)]
+    for each in worked_on:
+        get_leases().renew(lease_name(each), "somebody", 60)
+    sweeper = Sweeper()
+    for second in range(3, 8):
+        sweep(sweeper, clock, at=second)
+    assert sorted(resent) == sorted(lost)
+    resent.clear()
+    for second in range(8, 30):
+        sweep(sweeper, clock, at=second)
+    assert {each: resent.count(each) for each in lost} == dict.fromkeys(lost, 3)
+    assert set(resent) == set(lost)
+    for second in range(91, 96):
+        sweep(sweeper, clock, at=second)
+    assert [each for each in worked_on + lost if not end_of(each)] == []
+    assert len(sweeper._known) + len(sweeper._seen) <= 2
+    for each in worked_on:
+        get_leases().release(lease_name(each), "somebody")
 
 
 def test_a_clock_that_was_set_back_delays_a_refund_by_no_more_than_the_deadline(

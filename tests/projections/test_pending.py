@@ -1,10 +1,12 @@
 """Pending: what has been sent and has not ended."""
 
 import pytest
+from django.db.models import F
 
 from eventstore.reading import read_events
 from projections.models import PendingMessage
 from projections.pending import (
+    EVER,
     Pending,
     PendingRow,
     due,
@@ -43,7 +45,7 @@ def test_a_message_is_pending_with_its_deadline() -> None:
     projected(sent(deadline_seconds=90))
     (event,) = read_events(0)
     assert rows(PendingMessage, "pending", "message_id", "conversation_id") == [(HELLO, TALK)]
-    assert due(event.at, limit=10) == [PendingRow(HELLO, ALICE, event.at, event.at + 90_000_000)]
+    assert due(EVER, limit=10) == [PendingRow(HELLO, ALICE, event.at, event.at + 90_000_000)]
 
 
 @pytest.mark.parametrize("end", [generated(), failed(), cancelled()], ids=lambda end: end.topic)
@@ -61,21 +63,29 @@ def test_a_message_that_ends_in_its_own_batch_is_never_written() -> None:
     assert pending() == [two]
 
 
-def test_only_messages_that_were_sent_by_then_are_due() -> None:
-    projected(sent())
+def test_a_message_is_due_at_its_deadline_and_not_before() -> None:
+    projected(sent(deadline_seconds=90))
     (event,) = read_events(0)
-    assert due(event.at - 1, limit=10) == []
+    assert due(event.at + 89_999_999, limit=10) == []
+    assert len(due(event.at + 90_000_000, limit=10)) == 1
 
 
-def test_the_oldest_messages_are_due_first_and_no_more_than_asked_for() -> None:
-    one, two, three = messages(3)
-    projected(sent(one), sent(two), sent(three))
-    now = read_events(0)[-1].at
-    assert [row.message_id for row in due(now, limit=2)] == [one, two]
+def test_pages_go_on_where_the_one_before_ends_with_the_oldest_messages_first() -> None:
+    ids = list(messages(5))
+    projected(*(sent(each) for each in ids[:3]))
+    projected(*(sent(each) for each in ids[3:]))
+    PendingMessage.objects.filter(message_id__in=ids[1:4]).update(sent_at=F("sent_at") - 10**6)
+    pages: list[list[PendingRow]] = [[]]
+    while not pages[1:] or pages[-1]:
+        pages.append(due(EVER, limit=2, after=pages[-1][-1] if pages[-1] else None))
+    assert [len(page) for page in pages] == [0, 2, 2, 1, 0]
+    rows = [row for page in pages for row in page]
+    assert rows == sorted(rows, key=lambda row: (row.sent_at, row.message_id))
+    assert {row.message_id for row in rows} == set(ids)
 
 
 def test_nothing_is_due_before_the_first_projection() -> None:
-    assert due(10**18, limit=10) == []
+    assert due(EVER, limit=10) == []
 
 
 class TestPendingOf:
