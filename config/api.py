@@ -35,6 +35,7 @@ from conversations import commands as message_commands
 from eventstore.database import StoreUnavailable
 from eventstore.instants import InTheFuture, MalformedInstant
 from eventstore.keys import WrongDataKey
+from privacy.erasure import OwnAccount
 from projections.queries import ReadModelParked, UnknownCursor
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     account_commands.WrongCredentials: Answer(problems.WRONG_CREDENTIALS),
     account_commands.UsernameTaken: Answer(problems.USERNAME_TAKEN),
     account_commands.UserNotFound: Answer(problems.NOT_FOUND),
+    OwnAccount: Answer(problems.OWN_ACCOUNT),
     account_commands.WeakPassword: Answer(problems.INVALID_INPUT, errors=_password_errors),
     account_commands.WrongPassword: Answer(
         problems.WRONG_PASSWORD,

@@ -96,6 +96,14 @@ STAFF_ONLY = Problem(
     "The JWT is valid, but its account is no member of staff. Nothing was done.",
     "Use an account of staff. An operator makes one with: manage.py set_role USER staff.",
 )
+OWN_ACCOUNT = Problem(
+    "own-account",
+    403,
+    "Not for one's own account",
+    "Staff erase others here, without a password. A JWT alone does not erase its own account. "
+    "Nothing was done.",
+    "Use DELETE /users/me/, with your password.",
+)
 NOT_FOUND = Problem(
     "not-found",
     404,

@@ -113,9 +113,11 @@ async def export_user_data(request: ApiRequest, user_id: UUID) -> StreamingHttpR
     openapi_extra=_OF_SOMEBODY,
 )
 async def erase_somebody(request: ApiRequest, user_id: UUID) -> Status[None]:
-    """Forget a user for ever, as they can themselves."""
-    cause = Cause(request.auth.staff_actor, request.request_id)
-    position = await in_thread(erase_user, EraseUser(user_id), cause)
+    """Forget a user for ever, as they can themselves. One's own account: `DELETE /users/me/`."""
+    caller = request.auth
+    cause = Cause(caller.staff_actor, request.request_id)
+    command = EraseUser(user_id, staff_id=caller.user_id)
+    position = await in_thread(erase_user, command, cause)
     await shown(position, *PROJECTIONS)
     return Status(204, None)
 

@@ -30,20 +30,27 @@ from projections.pending import in_flight_of_user
 RECENTLY_SENT_MAX = 5_000
 
 
+class OwnAccount(Exception):
+    """Members of staff erase others without a password, but not themselves."""
+
+
 @dataclass(frozen=True)
 class EraseUser:
-    """`password`: the user's own, where it is they who ask."""
+    """`password`: the user's own, where it is they who ask; `staff_id`: of staff who ask."""
 
     user_id: UUID
     password: str | None = field(default=None, repr=False)
+    staff_id: UUID | None = None
 
 
 def erase_user(command: EraseUser, cause: Cause) -> int:
     """Forget a user for ever. Returns the position from which on nothing of theirs is shown.
 
     Raises `UserNotFound`; of a user who asks for it themselves, `WrongPassword` and
-    `AccountErased`.
+    `AccountErased`; of staff who ask for it as if they were somebody else, `OwnAccount`.
     """
+    if command.staff_id == command.user_id:
+        raise OwnAccount
     if command.password is None:
         return _Erasure(command.user_id, cause).carry_out()
     credential = Credential.objects.filter(user_id=command.user_id).first()

@@ -80,6 +80,12 @@ def test_staff_erase_whoever_asks_them_to(api: Api, alice: User, staff: User) ->
         assert_problem(api.post(f"/users/{gone}/activate/", None, staff), 404, "not-found")
 
 
+def test_staff_do_not_erase_themselves_without_their_password(api: Api, staff: User) -> None:
+    assert_problem(api.call("DELETE", f"/users/{staff.id}/", staff), 403, "own-account")
+    assert api.balance(staff) == 4000
+    assert erase(api, staff).status_code == 204
+
+
 def test_members_erase_nobody_else(api: Api, alice: User, bob: User) -> None:
     assert_problem(api.call("DELETE", f"/users/{bob.id}/", alice), 403, "staff-only")
     assert api.balance(bob) == 4000
