@@ -12,6 +12,7 @@ from eventstore import notifications
 from eventstore.database import writing
 from projections import positions, progress
 from projections.models import Position
+from projections.progress import CATCH_UP_EVENTS_MAX
 from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
 from projections.sql import execute
@@ -20,6 +21,8 @@ from tests.projections.test_runner import in_threads
 
 #: A notification that is lost is made up for by a look after one second of silence.
 HEARD_SECONDS_MAX = 5.0
+#: Enough to tell a wait from none.
+WAITING_SECONDS = 0.3
 
 
 def shown(position: int, *names: str, seconds: float = 0.0) -> bool:
@@ -68,6 +71,46 @@ def test_nothing_is_waited_for_beyond_the_timeout() -> None:
     began = time.monotonic()
     assert not shown(8, "users", "balances", "history", seconds=0.05)
     assert time.monotonic() - began < 1
+
+
+def test_a_read_model_that_is_being_filled_is_not_waited_for_and_all_others_are() -> None:
+    end = 3 * CATCH_UP_EVENTS_MAX
+    progress.advance({"statement": 500, "users": end, "balances": end - 1})
+    began = time.monotonic()
+    assert not shown(end, "statement", "users", seconds=60)
+    assert time.monotonic() - began < WAITING_SECONDS
+
+    async def wait_for_the_rest() -> bool:
+        waiting = asyncio.create_task(
+            progress.shown(end, "statement", "balances", timeout_seconds=60)
+        )
+        await asyncio.sleep(WAITING_SECONDS)
+        assert not waiting.done()
+        progress.advance({"balances": end})
+        return await waiting
+
+    assert not asyncio.run(wait_for_the_rest())
+    progress.advance({"statement": end})
+    assert shown(end, "statement", "balances", "users")
+
+
+def test_what_may_be_there_in_time_is_waited_for() -> None:
+    progress.advance({"statement": 1})
+    for end in (CATCH_UP_EVENTS_MAX, CATCH_UP_EVENTS_MAX + 1):
+        began = time.monotonic()
+        assert not shown(end, "statement", "users", seconds=WAITING_SECONDS)
+        assert time.monotonic() - began >= WAITING_SECONDS
+
+
+@pytest.mark.django_db
+def test_a_command_in_a_shell_does_not_wait_for_a_read_model_that_is_being_filled() -> None:
+    drain(ProjectionRunner())
+    end = 3 * CATCH_UP_EVENTS_MAX
+    Position.objects.update(position=end)
+    Position.objects.filter(name="statement").update(position=500)
+    began = time.monotonic()
+    assert not progress.wait_until_shown(end, *PROJECTIONS, timeout_seconds=60)
+    assert time.monotonic() - began < WAITING_SECONDS
 
 
 def test_a_notification_moves_what_it_names_and_leaves_what_it_does_not_know() -> None:
