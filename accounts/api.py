@@ -16,6 +16,7 @@ from pydantic import WithJsonSchema
 from accounts import commands, schemas
 from accounts.domain import STAFF, AccountErased
 from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
+from accounts.metrics import HASHES_WAITING
 from accounts.models import Credential
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
@@ -290,3 +291,4 @@ async def in_password_thread(
 
 
 _password_threads = ThreadPoolExecutor(PASSWORD_THREADS_MAX, thread_name_prefix="password")
+HASHES_WAITING.set_function(_password_threads._work_queue.qsize)  # noqa: SLF001 (counting beside it would miss who gave up)

@@ -6,6 +6,7 @@ import logging
 import os
 import string
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBadRequest, HttpResponseBase
 from django.urls import set_script_prefix
+
+from config.metrics.requests import STREAMS, count_request
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,10 @@ class Requests(ASGIHandler):
         if len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             # A body in chunks does not say its length; now it is known to be too large.
             request.META["CONTENT_LENGTH"] = str(len(body))
+        began = time.perf_counter()
         response: HttpResponseBase = await self.get_response_async(request)
+        seconds = time.perf_counter() - began
+        count_request(request, scope["method"], response.status_code, seconds)
         if isinstance(response, StreamingHttpResponse):
             await _stream(response, receive, send, headers_only=scope["method"] == "HEAD")
         else:
@@ -87,11 +93,13 @@ async def _stream(
 
     head = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
     await send({"type": "http.response.start", "status": response.status_code, "headers": head})
+    is_event_stream = response.get("Content-Type") == EVENT_STREAM
     # Django's own wrapper around it cannot be closed at once.
     parts: Any = response._iterator  # type: ignore[attr-defined]  # noqa: SLF001
     sending = asyncio.create_task(_send_parts(() if headers_only else parts, send))
     leaving = asyncio.create_task(_gone(receive))
     _streams.add(sending)
+    STREAMS.inc(is_event_stream)
     if _stopping.is_set():
         sending.cancel()
     try:
@@ -99,13 +107,14 @@ async def _stream(
         gone, cut = leaving.done(), sending.cancelled()
     finally:
         _streams.discard(sending)
+        STREAMS.dec(is_event_stream)
         for task in (sending, leaving):
             task.cancel()
         await asyncio.gather(sending, leaving, return_exceptions=True)
         await parts.aclose()
     if cut:
         # Whoever follows a message goes on behind its last event. All else must not look whole.
-        if response.get("Content-Type") == EVENT_STREAM:
+        if is_event_stream:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CUT_SECONDS_MAX):
                     await send(_LAST)

@@ -83,6 +83,10 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _off(value: Any) -> Any:
+    return None if _lower(value) == "off" else value
+
+
 def _base_url(value: str) -> str:
     try:
         url = urlsplit(value)
@@ -219,6 +223,14 @@ class Environment(BaseSettings):
         AfterValidator(_proxies),
         Field(description="a comma-separated list of addresses and networks"),
     ] = ()
+    metrics_host: Annotated[str, Field(description="the name or address to listen on")] = (
+        "127.0.0.1"
+    )
+    metrics_port: Annotated[
+        Annotated[int, Field(ge=1, le=65535)] | None,
+        BeforeValidator(_off),
+        Field(description="1 to 65535, or off"),
+    ] = None
     debug: Annotated[bool, Field(description="on or off")] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],

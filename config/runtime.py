@@ -22,6 +22,25 @@ class Stoppable(Protocol):
         """Stop it and return when it has ended, or when the time for that is over."""
 
 
+def serve_metrics() -> Stoppable:
+    """Tell Prometheus what this process counts, if a port is set for that."""
+    if not settings.METRICS_PORT:
+        return _Callback(lambda: None)
+    from config.metrics.server import MetricsServer
+
+    return MetricsServer(settings.METRICS_HOST, settings.METRICS_PORT)
+
+
+def serve_metrics_and_state() -> Stoppable:
+    """The same, and how the log, its followers and the broker stand."""
+    if not settings.METRICS_PORT:
+        return _Callback(lambda: None)
+    from config.metrics.server import MetricsServer
+    from config.metrics.state import State
+
+    return MetricsServer(settings.METRICS_HOST, settings.METRICS_PORT, State())
+
+
 def hear_the_log() -> Stoppable:
     """Hear from other processes what was appended."""
     from eventstore import notifications
@@ -69,6 +88,10 @@ def start_followers() -> Stoppable:
         *(ProjectionRunner(), Rebuilder(), Sweeper()),
         *(Sealer(), Destructions()),
     ]
+    if settings.METRICS_PORT:
+        from config.metrics.meter import Meter
+
+        following.append(Meter())
     threads = followers.run(following, stop)
 
     def join() -> None:
@@ -79,10 +102,10 @@ def start_followers() -> Stoppable:
     return _Callback(join)
 
 
-WEB = (hear_the_read_models,)
-WORKER = (start_worker,)
-FOLLOWERS = (hear_the_log, start_followers)
-EVERYTHING = (hear_the_read_models, start_worker, start_followers)
+WEB = (serve_metrics, hear_the_read_models)
+WORKER = (serve_metrics, start_worker)
+FOLLOWERS = (serve_metrics_and_state, hear_the_log, start_followers)
+EVERYTHING = (serve_metrics_and_state, hear_the_read_models, start_worker, start_followers)
 
 
 def web_parts() -> tuple[Callable[[], Stoppable], ...]:

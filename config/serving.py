@@ -29,6 +29,9 @@ KEEP_ALIVE_SECONDS = 75
 def serve(host: str, port: int, *, reload: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; with `reload`, start anew whenever a source file changes."""
     listener = listen(host, port)
+    if settings.METRICS_PORT and not reload:
+        # Taken for good when the process starts its parts; here it is refused in one line.
+        listen(settings.METRICS_HOST, settings.METRICS_PORT, "METRICS_PORT").close()
     config = uvicorn.Config(
         APPLICATION,
         host=host,
@@ -60,8 +63,11 @@ def serve(host: str, port: int, *, reload: bool = False) -> None:
         signal.signal(number, handler)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, or say in one line why there is none."""
+def listen(host: str, port: int, variable: str = "PORT") -> socket.socket:
+    """Return a socket that listens, or say in one line why there is none.
+
+    `variable` is the setting that another port would go into.
+    """
     where = f"{host}:{port}"
     if not 0 <= port <= PORT_MAX:
         raise StartRefused(f"Port {port} does not exist; allowed: 0 to {PORT_MAX}")
@@ -81,7 +87,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise StartRefused(
-                f"Port {port} is in use on {host}; choose another: PORT={port + 1}"
+                f"Port {port} is in use on {host}; choose another: {variable}={port + 1}"
             ) from error
         raise StartRefused(f"Cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
     return listener

@@ -22,6 +22,8 @@ VAR_DIR = environment.var
 DEBUG = environment.debug
 HOST = environment.host
 PORT = environment.port
+METRICS_HOST = environment.metrics_host
+METRICS_PORT = environment.metrics_port
 TRUSTED_PROXIES = environment.trusted_proxies
 ALLOWED_HOSTS = [
     name

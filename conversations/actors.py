@@ -7,6 +7,7 @@ import dramatiq
 
 from conversations.broker import broker
 from conversations.generation import generate
+from conversations.metrics import GENERATING, GENERATION_SECONDS
 from eventstore.database import guarded
 
 logger = logging.getLogger(__name__)
@@ -16,7 +17,8 @@ logger = logging.getLogger(__name__)
 def generate_response(message_id: str) -> None:
     """Bring a message to its end, unless it has one or somebody else is at it."""
     try:
-        guarded(generate, UUID(message_id))
+        with GENERATING.track_inprogress(), GENERATION_SECONDS.time():
+            guarded(generate, UUID(message_id))
     except Exception:
         # Nothing is lost: the sweeper brings the message again, or fails it at its deadline.
         logger.exception("message %s could not be worked on", message_id)

@@ -10,7 +10,7 @@ from ninja import Router, Status
 
 from accounts.idempotency import idempotency_key, idempotency_parameter
 from accounts.jwt_auth import ApiRequest
-from conversations import commands, replies, schemas
+from conversations import commands, metrics, replies, schemas
 from conversations.accept import EVENT_STREAM, wants_events
 from conversations.cancelling import tell
 from conversations.ends import Ended, end_of
@@ -220,8 +220,15 @@ async def _send(
 
 def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:
     """Accept a message and hand it on, in one thread: a client that hangs up stops neither."""
-    accepted = commands.send_message(command, cause)
-    if not accepted.repeated:
+    try:
+        accepted = commands.send_message(command, cause)
+    except Exception as error:
+        metrics.send_refused(error)
+        raise
+    if accepted.repeated:
+        metrics.REPEATED.inc()
+    else:
+        metrics.ACCEPTED.inc()
         replies.enqueue(accepted.message_id)
     return accepted
 

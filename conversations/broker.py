@@ -7,6 +7,7 @@ stack it is Dramatiq's Redis broker, whose idle consumer waits on a key instead 
 import logging
 import time
 from collections import defaultdict, deque
+from dataclasses import dataclass
 from typing import Any, cast
 
 import dramatiq
@@ -45,6 +46,14 @@ class BrokerFull(Exception):
     """Too many messages wait; the sweeper brings this one when there is room."""
 
 
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Message ids that wait in a broker, and those that a worker has fetched and not finished."""
+
+    queued: int
+    fetched: int
+
+
 class EmbeddedBroker(StubBroker):
     """The in-memory broker, with a bound, that keeps nothing of what failed."""
 
@@ -57,6 +66,10 @@ class EmbeddedBroker(StubBroker):
             raise BrokerFull
         return super().enqueue(message, delay=delay)
 
+    def depth(self) -> Depth:
+        """As `WakingRedisBroker.depth`; what is fetched from memory is not counted."""
+        return Depth(sum(queue.qsize() for queue in self.queues.values()), 0)
+
 
 class WakingRedisBroker(RedisBroker):
     """The Redis broker, whose enqueue also rings for an idle consumer, in the same round trip."""
@@ -65,6 +78,17 @@ class WakingRedisBroker(RedisBroker):
         super().__init__(**options)  # type: ignore[no-untyped-call]  # Dramatiq has no types here
         self.bells = bells
         self._breaker = Breaker()
+
+    def depth(self) -> Depth:
+        """How many messages it holds. Raises `redis.RedisError`."""
+        pipeline = self.client.pipeline(transaction=False)
+        for queue_name in self.queues:
+            pipeline.llen(f"{self.namespace}:{queue_name}")
+            pipeline.hlen(f"{self.namespace}:{queue_name}.msgs")
+        with self._breaker:
+            counts = pipeline.execute()
+        queued, held = sum(counts[::2]), sum(counts[1::2])
+        return Depth(queued, max(0, held - queued))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:
         return _WakingConsumer(self, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]  # as above
@@ -151,7 +175,7 @@ class ReadyConnections(Middleware):
         connection.close()
 
 
-def make_broker() -> Broker:
+def make_broker() -> EmbeddedBroker | WakingRedisBroker:
     """The broker of this process's profile."""
     time_limit_ms = (settings.RESPONSE_DEADLINE_SECONDS + TIME_LIMIT_AFTER_DEADLINE_SECONDS) * 1000
     middleware = [TimeLimit(time_limit=time_limit_ms), ReadyConnections()]

@@ -4,6 +4,7 @@ import dramatiq
 
 import conversations.actors  # noqa: F401  (the broker has to know them)
 from conversations.broker import broker
+from conversations.metrics import WORKER_THREADS
 
 #: How often an idle worker thread looks whether it shall stop, and how long the others may take.
 IDLE_MS = 500
@@ -27,4 +28,5 @@ def start_worker(threads: int) -> RunningWorker:
     # What this worker fetches and does not begin, another one could have begun.
     worker.queue_prefetch = threads
     worker.start()
+    WORKER_THREADS.set(threads)
     return RunningWorker(worker)

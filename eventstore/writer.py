@@ -22,6 +22,7 @@ from eventstore.database import (
     writing,
 )
 from eventstore.marker import appended
+from eventstore.metrics import COMMIT_FAILURES, COMMIT_JOBS, COMMIT_QUEUE, COMMIT_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ class SharedWriter:
         self._jobs: queue.Queue[tuple[Job, Future[int]]] = queue.Queue(QUEUED_JOBS_MAX)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+
+    @property
+    def queued(self) -> int:
+        """How many jobs wait for a commit to begin."""
+        return self._jobs.qsize()
 
     def store(self, job: Job) -> int:
         """Commit the job and return the position of its last event.
@@ -76,8 +82,10 @@ class SharedWriter:
             self._commit(batch)
 
     def _commit(self, batch: Sequence[tuple[Job, "Future[int]"]]) -> None:
+        COMMIT_JOBS.observe(len(batch))
         try:
-            outcomes = _append_and_commit([job for job, _ in batch])
+            with COMMIT_FAILURES.count_exceptions(), COMMIT_SECONDS.time():
+                outcomes = _append_and_commit([job for job, _ in batch])
         except CONNECTION_ERRORS as error:
             close_unusable_connection()
             for _, future in batch:
@@ -115,3 +123,4 @@ def _settle(batch: Sequence[tuple[Job, "Future[int]"]], outcomes: Sequence[Outco
 
 
 shared_writer = SharedWriter()
+COMMIT_QUEUE.set_function(lambda: shared_writer.queued)

@@ -10,5 +10,6 @@ if os.environ.get("CHATLEDGER_TEST_PROFILE") == "full":
         "test_keyfile.py",
         "test_logs.py",
         "test_missing_database.py",
+        "test_metrics.py",
         "test_serving.py",
     ]

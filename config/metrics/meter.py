@@ -1,0 +1,127 @@
+"""The follower that counts what the log says: events, tokens, and how messages end.
+
+The processes that append do not count: an append whose fate was unknown, and that was there when
+somebody looked, would be missing. What is counted here is what `audit` and `verify` would find.
+"""
+
+import logging
+import time
+from uuid import UUID
+
+from prometheus_client import Counter, Histogram
+
+from eventstore.domain import TOPICS, Event
+from eventstore.leases import LEASE_SECONDS
+from eventstore.reading import (
+    READ_MAX,
+    RecordedEvent,
+    max_position,
+    read_events,
+)
+
+logger = logging.getLogger(__name__)
+
+#: How often the log is read.
+LOOK_SECONDS = 1.0
+#: Messages whose sending is remembered until their end.
+PENDING_MAX = 50_000
+
+EVENTS = Counter("chatledger_events", "Events that were appended to the log.", ["type"])
+TOKENS = Counter(
+    "chatledger_tokens", "Tokens of balance that were granted, debited and refunded.", ["kind"]
+)
+ENDED = Counter(
+    "chatledger_messages_ended", "Messages that ended, and why they failed.", ["status", "reason"]
+)
+RESPONSE_SECONDS = Histogram(
+    "chatledger_response_seconds",
+    "From the sending of a message to its end, by the clock of the log.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+
+_SENT = "chatledger.conversations.MessageSent"
+_KINDS = {
+    "chatledger.accounts.TokensGranted": "granted",
+    "chatledger.accounts.TokensDebited": "debited",
+    "chatledger.accounts.TokensRefunded": "refunded",
+}
+_STATUSES = {
+    "chatledger.conversations.ResponseGenerated": "done",
+    "chatledger.conversations.ResponseCancelled": "cancelled",
+    "chatledger.conversations.ResponseFailed": "failed",
+}
+#: Why a message fails; whatever else a log holds is one of the others.
+REASONS = ("deadline", "responder", "worker_lost", "other")
+
+
+class Meter:
+    """Counts the log from where it stood when this process began to, a look a second."""
+
+    name = "meter"
+
+    def __init__(self) -> None:
+        self._position: int | None = None
+        self._looked_at = self._next_look = 0.0
+        self._sent: dict[UUID, int] = {}
+        _show_zeros()
+
+    def step(self) -> bool:
+        """Count what is new, at most a page of it; True when there is more."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        if now > self._looked_at + LEASE_SECONDS:
+            # Somebody else may have counted meanwhile.
+            self._position = None
+        self._looked_at, self._next_look = now, now + LOOK_SECONDS
+        if self._position is None:
+            self._position = max_position()
+            return False
+        events = read_events(self._position)
+        for event in events:
+            self._count(event)
+            self._position = event.position
+        if len(events) < READ_MAX:
+            return False
+        self._next_look = 0.0
+        return True
+
+    def _count(self, event: RecordedEvent) -> None:
+        EVENTS.labels(_TYPES.get(event.topic, _OTHER)).inc()
+        try:
+            if event.topic in _KINDS:
+                TOKENS.labels(_KINDS[event.topic]).inc(event.data["amount"])
+            elif event.topic in _STATUSES:
+                self._ended(event, _STATUSES[event.topic])
+        except (KeyError, TypeError, ValueError) as error:
+            # A changed event is for `verify` to name; the rest is still counted.
+            logger.debug("event %d is not counted: %s", event.position, error)
+        if event.topic == _SENT and len(self._sent) < PENDING_MAX:
+            self._sent[event.stream_id] = event.at
+
+    def _ended(self, event: RecordedEvent, status: str) -> None:
+        sent_at = self._sent.pop(event.stream_id, None)
+        if sent_at is not None:
+            RESPONSE_SECONDS.observe((event.at - sent_at) / 1_000_000)
+        reason = event.data["reason"] if status == "failed" else ""
+        ENDED.labels(status, reason if reason in ("", *REASONS) else "other").inc()
+
+
+_TYPES = {
+    topic: topic.removeprefix("chatledger.")
+    for topic, kind in TOPICS.items()
+    if issubclass(kind, Event)
+}
+_OTHER = "other"
+
+
+def _show_zeros() -> None:
+    """Let each series begin at 0, so that its first event is an increase."""
+    for name in _TYPES.values():
+        EVENTS.labels(name)
+    for kind in _KINDS.values():
+        TOKENS.labels(kind)
+    for status in ("done", "cancelled"):
+        ENDED.labels(status, "")
+    for reason in REASONS:
+        ENDED.labels("failed", reason)
