@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import httpx
 
@@ -112,7 +113,7 @@ class Customer:
         else:
             self.wrong.append(f"{entry.message_id} never ended its stream")
             return
-        stored = self._ask(account, "GET", f"/messages/{entry.message_id}/").json()
+        stored = self._stored(account, entry.message_id)
         if follower.end.name != stored["status"]:
             self.wrong.append(f"{entry.message_id} streamed {follower.end}, and is {stored}")
         elif follower.end.name != "failed" and follower.text != (stored["response"] or ""):
@@ -133,6 +134,15 @@ class Customer:
             # 404 when an earlier try went through and its answer was lost.
             if answer.status_code not in (204, 404):
                 self.wrong.append(f"a deletion was answered {answer.status_code}")
+
+    def _stored(self, account: User, message_id: str) -> dict[str, Any]:
+        """The message at its end, which is shown late while no follower is there to show it."""
+        for _ in range(TRIES_MAX):
+            stored = dict(self._ask(account, "GET", f"/messages/{message_id}/").json())
+            if stored["status"] != "pending":
+                break
+            time.sleep(PAUSE_SECONDS)
+        return stored
 
     def _until_answered(self, account: User, text: str, key: str, prefer: str | None) -> Entry:
         for _ in range(TRIES_MAX):

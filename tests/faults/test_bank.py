@@ -87,7 +87,8 @@ def test_no_mix_of_faults_costs_a_message_or_a_token(
     ]
     run(customers, saboteurs)
     ledger = check(bank, *(customer.journal for customer in customers))
-    assert not (wrong := [each for customer in customers for each in customer.wrong]), wrong
+    wrong = [each for customer in customers for each in customer.wrong]
+    assert not wrong, "\n".join(wrong)
     verified = bank.run("manage.py", "verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     seconds = seconds_to_end(ledger)
