@@ -1,6 +1,6 @@
 """Commands on messages: each loads, asks the domain, and appends once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import UUID, uuid4, uuid5
 
@@ -12,6 +12,7 @@ from conversations.domain import Conversation, Exchange, Usage
 from conversations.ends import Ended, end_of
 from conversations.prices import usage_prices
 from eventstore.cause import Cause
+from eventstore.database import StoreUnavailable
 from eventstore.domain import Refused
 from eventstore.log import decide, event_log, one_at_a_time
 from eventstore.reading import max_position
@@ -69,13 +70,16 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
 
     prices = usage_prices(command.message)
     price = prices.price if prices else settings.MESSAGE_PRICE
+    cut_off = False
 
     def decision(*, fresh: bool) -> Accepted:
+        nonlocal cut_off
         log = event_log()
         if command.idempotent or fresh:
             sent = log.find(Exchange, command.message_id)
             if sent is not None:
-                return _repeated(command, sent)
+                # What this request has sent itself, without hearing so, it still has to hand on.
+                return replace(_repeated(command, sent), repeated=not cut_off)
         account = log.load(Account, command.user_id, fresh=fresh)
         conversation_id = command.conversation_id or account.default_conversation_id
         # The append proves that this is the latest of the account, and so that its default
@@ -99,9 +103,13 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
             usage_prices=prices,
             deadline_seconds=settings.RESPONSE_DEADLINE_SECONDS,
         )
-        position = log.append(
-            account, conversation, exchange, cause=cause, announced=not command.awaited
-        )
+        try:
+            position = log.append(
+                account, conversation, exchange, cause=cause, announced=not command.awaited
+            )
+        except StoreUnavailable:
+            cut_off = True
+            raise
         return Accepted(command.message_id, position, repeated=False)
 
     with one_at_a_time(command.user_id):

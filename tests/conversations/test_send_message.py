@@ -154,6 +154,8 @@ def test_a_commit_whose_answer_was_lost_is_found_and_not_paid_twice(
     monkeypatch.setattr(SharedWriter, "store", store_and_lose_the_first_answer)
     accepted = send(alice)
     assert lost
+    # Nobody else has handed it on to a worker.
+    assert not accepted.repeated
     assert kinds().count("TokensDebited") == 1
     assert len(read_stream(accepted.message_id)) == 1
     assert event_log().load(Account, alice).tokens == 3900
