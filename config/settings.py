@@ -79,9 +79,9 @@ _SQLITE_ON_CONNECT = """
     PRAGMA secure_delete = ON;
     PRAGMA journal_size_limit = 67108864;
 """
-# A process that is stopped inside a transaction may hold the append lock: it gets four seconds.
+# A process that is stopped inside a transaction may hold the append lock: it gets three seconds.
 _POSTGRES_ON_CONNECT = {
-    "idle_in_transaction_session_timeout": "4s",
+    "idle_in_transaction_session_timeout": "3s",
     "lock_timeout": "10s",
     "statement_timeout": "30s",
 }

@@ -14,7 +14,7 @@ SQLITE = {
     "PRAGMA busy_timeout": 20_000,
 }
 POSTGRES = {
-    "SHOW idle_in_transaction_session_timeout": "4s",
+    "SHOW idle_in_transaction_session_timeout": "3s",
     "SHOW lock_timeout": "10s",
     "SHOW statement_timeout": "30s",
     "SHOW application_name": "chatledger",
