@@ -1,10 +1,11 @@
 """The HTTP side of accounts: registration, login, balance and the account itself."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -14,10 +15,14 @@ from ninja.security import HttpBearer
 from pydantic import WithJsonSchema
 
 from accounts import commands, schemas
+from accounts.addresses import client_address
 from accounts.domain import STAFF, AccountErased
+from accounts.guesses import claim_of, counted_guess
 from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
 from accounts.metrics import HASHES_WAITING
 from accounts.models import Credential
+from accounts.names import claim_id
+from accounts.rate_limits import REGISTER, SEND
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
 from eventstore.database import guarded, in_thread
@@ -30,8 +35,10 @@ R = TypeVar("R")
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
-#: Password hashes at a time: each takes 100 MiB, and more than the cores slow down all the rest.
+#: Password hashes at a time: more than the cores slow down all the rest.
 PASSWORD_THREADS_MAX = 2
+#: Requests that wait for their turn at that: more of them would wait for many seconds.
+PASSWORDS_WAITING_MAX = 128
 
 router = Router(tags=["accounts"])
 
@@ -68,6 +75,10 @@ class BeforeRegistration(Exception):
         self.registered = registered
 
 
+class PasswordsBusy(Exception):
+    """So many passwords are being checked that one more is not worth waiting for."""
+
+
 class BearerJwt(HttpBearer):
     """`Authorization: Bearer <JWT>` (RFC 6750); raises `NotAuthenticated` or `InvalidJwt`."""
 
@@ -82,9 +93,25 @@ class BearerJwt(HttpBearer):
 
     async def authenticate(self, request: HttpRequest, token: str) -> Caller:
         """Return the caller; a JWT that is too long does not get as far as a thread."""
-        caller = await in_thread(authenticate_jwt, token) if len(token) <= JWT_BYTES_MAX else None
+        if len(token) > JWT_BYTES_MAX:
+            raise InvalidJwt
+        return await in_thread(self.look_up, request, token)
+
+    def look_up(self, request: HttpRequest, token: str) -> Caller:
+        """Return the caller, out of the database. Raises `InvalidJwt`."""
+        caller = authenticate_jwt(token)
         if caller is None:
             raise InvalidJwt
+        return caller
+
+
+class SenderJwt(BearerJwt):
+    """The same for who sends a message; raises `RateLimited` for who does so too often."""
+
+    def look_up(self, request: HttpRequest, token: str) -> Caller:
+        # In the thread that reads the database anyway: another would cost more than the counting.
+        caller = super().look_up(request, token)
+        SEND.take(request, str(caller.user_id))
         return caller
 
 
@@ -104,15 +131,12 @@ class StaffJwt(BearerJwt):
     operation_id="register_user",
     summary="Register",
     response={201: schemas.Registered},
-    openapi_extra={"responses": {409: {}}},
+    openapi_extra={"responses": {409: {}, 429: {}}},
 )
 async def register_user(request: ApiRequest, body: schemas.Register) -> Status[schemas.Registered]:
     """Open an account with its signup grant."""
-    registered = await in_password_thread(
-        commands.register_user,
-        commands.RegisterUser(username=body.username, password=body.password),
-        Cause("anonymous", request.request_id),
-    )
+    command = commands.RegisterUser(username=body.username, password=body.password)
+    registered = await in_password_thread(_register, request, command)
     await shown(registered.position, "users", "balances", "statement")
     answer = schemas.Registered(
         id=registered.user_id, username=registered.username, tokens=registered.tokens
@@ -126,13 +150,12 @@ async def register_user(request: ApiRequest, body: schemas.Register) -> Status[s
     operation_id="log_in",
     summary="Log in",
     response=schemas.LoggedIn,
-    openapi_extra={"responses": {401: {}}},
+    openapi_extra={"responses": {401: {}, 429: {}}},
 )
 async def log_in(request: ApiRequest, body: schemas.LogIn) -> schemas.LoggedIn:
     """Get a JWT for a name and a password."""
-    done = await in_password_thread(
-        commands.log_in, commands.LogIn(username=body.username, password=body.password)
-    )
+    command = commands.LogIn(username=body.username, password=body.password)
+    done = await in_password_thread(_log_in, request, command)
     return schemas.LoggedIn(token=done.jwt, expires_in=done.expires_in)
 
 
@@ -178,6 +201,7 @@ async def get_own_account(request: ApiRequest) -> schemas.Me:
     operation_id="change_password",
     summary="Change my password",
     response={204: None},
+    openapi_extra={"responses": {429: {}}},
 )
 async def change_password(request: ApiRequest, body: schemas.ChangePassword) -> Status[None]:
     """Set another password. Every JWT issued before stops working."""
@@ -187,8 +211,7 @@ async def change_password(request: ApiRequest, body: schemas.ChangePassword) -> 
         current_password=body.current_password,
         new_password=body.new_password,
     )
-    cause = Cause(caller.actor, request.request_id)
-    await in_password_thread(commands.change_password, command, cause)
+    await in_password_thread(_change_password, request, command)
     return Status(204, None)
 
 
@@ -282,13 +305,41 @@ def _user_and_balance(user_id: UUID) -> tuple[queries.UserRow, int]:
     return user, tokens
 
 
+def _register(request: ApiRequest, command: commands.RegisterUser) -> commands.Registered:
+    give_back = REGISTER.take(request, client_address(request))
+    try:
+        return commands.register_user(command, Cause("anonymous", request.request_id))
+    except BaseException:
+        give_back()
+        raise
+
+
+def _log_in(request: ApiRequest, command: commands.LogIn) -> commands.LoggedIn:
+    with counted_guess(request, claim_id(command.username)):
+        return commands.log_in(command)
+
+
+def _change_password(request: ApiRequest, command: commands.ChangePassword) -> int:
+    cause = Cause(request.auth.actor, request.request_id)
+    with counted_guess(request, claim_of(command.user_id)):
+        return commands.change_password(command, cause)
+
+
 async def in_password_thread(
     function: Callable[Arguments, R], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> R:
-    """Run a command that hashes a password where it keeps no other request waiting."""
-    call: Callable[[], Any] = partial(guarded, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_password_threads, call)
+    """Run what hashes a password where it keeps no other request waiting.
+
+    Raises `PasswordsBusy`, and `StoreUnavailable` as `in_thread` does.
+    """
+    if not _places.acquire(blocking=False):
+        raise PasswordsBusy
+    running = _password_threads.submit(partial(guarded, function, *args, **kwargs))
+    # Its place is taken until it has run, whether or not anybody still waits for it.
+    running.add_done_callback(lambda _: _places.release())
+    return await asyncio.wrap_future(running)
 
 
 _password_threads = ThreadPoolExecutor(PASSWORD_THREADS_MAX, thread_name_prefix="password")
+_places = threading.BoundedSemaphore(PASSWORD_THREADS_MAX + PASSWORDS_WAITING_MAX)
 HASHES_WAITING.set_function(_password_threads._work_queue.qsize)  # noqa: SLF001 (counting beside it would miss who gave up)

@@ -17,6 +17,7 @@ from accounts.models import Credential
 from accounts.names import claim_id
 from eventstore import keys
 from eventstore.cause import Cause
+from eventstore.database import writing
 from eventstore.domain import Refused
 from eventstore.log import decide, event_log, one_at_a_time, transaction_with_log
 
@@ -119,13 +120,21 @@ def register_user(command: RegisterUser, cause: Cause) -> Registered:
 def log_in(command: LogIn) -> LoggedIn:
     """Check a name and a password and issue a JWT. Raises `WrongCredentials`.
 
-    It hashes once whatever is wrong, so that the time says nothing about the name.
+    It hashes once whatever is wrong, so that the time says nothing about the name. A hash that was
+    made with other parameters than today's is replaced.
     """
     credential = Credential.objects.filter(claim_id=claim_id(command.username)).first()
     if credential is None:
         make_password(command.password)
         raise WrongCredentials
-    if not check_password(command.password, credential.password_hash) or not credential.active:
+    before = credential.password_hash
+
+    def hash_anew(password: str) -> None:
+        # Of two who change it at once the other one wins: this is the same password.
+        _replace_hash(credential.user_id, before, make_password(password))
+
+    correct = check_password(command.password, before, setter=hash_anew)
+    if not correct or not credential.active:
         raise WrongCredentials
     jwt = issue_jwt(credential.user_id, credential.jwt_epoch)
     return LoggedIn(credential.user_id, jwt, settings.JWT_LIFETIME_MINUTES * 60)
@@ -188,6 +197,11 @@ def _own_account(user_id: UUID, *, fresh: bool) -> Account:
         return load_account(user_id, fresh=fresh)
     except UserNotFound:
         raise AccountErased from None
+
+
+def _replace_hash(user_id: UUID, before: str, after: str) -> None:
+    with writing():
+        Credential.objects.filter(user_id=user_id, password_hash=before).update(password_hash=after)
 
 
 class _Named:

@@ -13,6 +13,7 @@ from django.db import connection
 from django.http import HttpRequest
 
 from accounts.models import Credential
+from accounts.rate_limits import Standing
 from eventstore.reading import id_parameter
 
 #: A JWT of ours has some 400 bytes; nothing longer is looked at.
@@ -55,6 +56,7 @@ class ApiRequest(HttpRequest):
     shown_request_id: str
     headers_only: bool
     auth: Caller
+    rate_limit: Standing
 
 
 def issue_jwt(user_id: UUID, epoch: int) -> str:

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.caller import Caller, milliseconds, percentile
-from devstack.application import Embedded
+from devstack.application import UNLIMITED, Embedded
 from tests.stack.ledger_check import read_sqlite
 
 ASKED_P99_SECONDS = 0.5
 
 
 def main(seconds: int = 30, clients: int = 16) -> int:
-    environment = {"SIGNUP_TOKENS": "100000000"}
+    environment = UNLIMITED | {"SIGNUP_TOKENS": "100000000"}
     with tempfile.TemporaryDirectory(prefix="chatledger-") as folder:
         with Embedded(Path(folder), extra_env=environment) as service:
             callers = [Caller(service.url, f"load-{number}") for number in range(clients)]

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.caller import Caller, milliseconds, percentile
+from devstack.application import UNLIMITED
 from devstack.stack import Stack
 
 PAUSE_SECONDS = 1.0
@@ -18,7 +19,7 @@ ASKED_MEDIAN_SECONDS = 0.015
 
 
 def main(sends: int = 30) -> int:
-    environment = {"SIGNUP_TOKENS": "1000000"}
+    environment = UNLIMITED | {"SIGNUP_TOKENS": "1000000"}
     with (
         tempfile.TemporaryDirectory(prefix="chatledger-") as folder,
         Stack(Path(folder), extra_env=environment) as stack,

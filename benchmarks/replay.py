@@ -30,6 +30,7 @@ from benchmarks.caller import Caller, milliseconds, percentile
 from devstack.application import (
     COMMANDS,
     PROJECT,
+    UNLIMITED,
     Embedded,
     clean_environment,
     make_keys,
@@ -263,7 +264,7 @@ def insert_bare(table: str, columns: list[str], rows: list[Any]) -> None:
 
 def beside_sends(profile: str, folder: Path, options: argparse.Namespace) -> bool:
     """Send without a replay and with one; whether none failed and p95 is at most three times."""
-    extra = {"SIGNUP_TOKENS": "1000000000"}
+    extra = UNLIMITED | {"SIGNUP_TOKENS": "1000000000"}
     service = {"embedded": Embedded, "full": Stack}[profile](folder, extra_env=extra)
     with service:
         environment = clean_environment() | make_keys(folder) | {"VAR_DIR": str(folder)}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from devstack.application import PROJECT, clean_environment
+from devstack.application import PROJECT, UNLIMITED, clean_environment
 from devstack.model_scripts import MODEL
 from devstack.processes import LOOPBACK, Child, free_port, wait_until_ready, why_not_free
 from devstack.stack import Stack
@@ -27,14 +27,12 @@ def streaming_stack(folder: Path, *, streams: int) -> Iterator[tuple[Stack, int]
     model = Child(
         "model", [*command, "--port", str(port)], clean_environment(), folder / "model.log", PROJECT
     )
-    environment = {
+    environment = UNLIMITED | {
         "RESPONDER": "openai",
         "OPENAI_BASE_URL": f"http://{LOOPBACK}:{port}/v1",
         "OPENAI_MODEL": MODEL,
         "WORKER_THREADS": str(streams),
         "SIGNUP_TOKENS": "100000000",
-        "RATE_LIMIT_SEND": "off",
-        "RATE_LIMIT_REGISTER": "off",
     }
     model.start()
     try:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -26,7 +26,9 @@ import privacy.api
 from accounts import commands as account_commands
 from accounts import domain as account_domain
 from accounts import staff_commands
+from accounts.at_once import RETRY_AFTER_SECONDS, TooManyAtOnce
 from accounts.idempotency import InvalidIdempotencyKey
+from accounts.rate_limits import RateLimited
 from audit import proofs
 from config import health, problems
 from config.problems import FieldError, Problem, problem_response
@@ -64,7 +66,7 @@ class Answer:
     problem: Problem
     detail: Callable[[Any], str | None] = lambda error: None
     errors: Callable[[HttpRequest, Any], Sequence[FieldError]] = lambda request, error: ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Callable[[Any], Mapping[str, str]] = lambda error: {}
 
 
 def _password_errors(
@@ -113,8 +115,24 @@ ANSWERS: Mapping[type[Exception], Answer] = {
         problems.INVALID_INPUT, errors=lambda request, error: _field_errors(error.errors)
     ),
     accounts.api.NotAuthenticated: Answer(problems.NOT_AUTHENTICATED),
-    accounts.api.InvalidJwt: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
+    accounts.api.InvalidJwt: Answer(
+        problems.NOT_AUTHENTICATED, headers=lambda error: _INVALID_TOKEN
+    ),
     accounts.api.NotStaff: Answer(problems.STAFF_ONLY),
+    RateLimited: Answer(
+        problems.TOO_OFTEN,
+        detail=lambda error: (
+            f'The limit "{error.standing.limit}" allows {error.standing.rate.times} in '
+            f"{error.standing.rate.seconds} seconds. Try again in {error.seconds} seconds."
+        ),
+        headers=lambda error: {"Retry-After": str(error.seconds)},
+    ),
+    TooManyAtOnce: Answer(
+        problems.TOO_MANY_AT_ONCE,
+        detail=lambda error: f"You may have {error.most} {error.name} going on at a time.",
+        headers=lambda error: {"Retry-After": str(RETRY_AFTER_SECONDS)},
+    ),
+    accounts.api.PasswordsBusy: Answer(problems.PASSWORDS_BUSY),
     accounts.api.NotShownYet: Answer(problems.READ_MODEL_BEHIND),
     MalformedInstant: Answer(
         problems.INVALID_INPUT,
@@ -128,7 +146,9 @@ ANSWERS: Mapping[type[Exception], Answer] = {
         problems.NOT_FOUND,
         detail=lambda error: f"There was no balance yet: {error}.",
     ),
-    account_domain.AccountDeactivated: Answer(problems.NOT_AUTHENTICATED, headers=_INVALID_TOKEN),
+    account_domain.AccountDeactivated: Answer(
+        problems.NOT_AUTHENTICATED, headers=lambda error: _INVALID_TOKEN
+    ),
     account_domain.InsufficientTokens: Answer(
         problems.INSUFFICIENT_TOKENS,
         detail=lambda error: (
@@ -196,7 +216,9 @@ ANSWERS: Mapping[type[Exception], Answer] = {
         ),
     ),
     proofs.EventNotFound: Answer(problems.NOT_FOUND, detail=str),
-    proofs.NotSealedYet: Answer(problems.NOT_SEALED_YET, headers={"Retry-After": "1"}),
+    proofs.NotSealedYet: Answer(
+        problems.NOT_SEALED_YET, headers=lambda error: {"Retry-After": "1"}
+    ),
     proofs.SealDamaged: Answer(problems.SEAL_DAMAGED, detail=str),
     StoreUnavailable: Answer(problems.STORE_UNAVAILABLE),
     # Not every `KeyUnreadable`: one text that its own key does not open is damage, and ours to see.
@@ -251,7 +273,7 @@ def answer_error(request: HttpRequest, error: Any) -> HttpResponse:
         answer.problem,
         answer.detail(error),
         errors=answer.errors(request, error),
-        headers=answer.headers,
+        headers=answer.headers(error),
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from accounts.rates import Rate, parse_rate
 from config.keyfile import KEY_ALLOWED, add_missing_keys, decode_key, read_keys
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -71,12 +72,20 @@ def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _proxies(value: tuple[str, ...]) -> tuple[str, ...]:
-    for proxy in value:
-        try:
-            ipaddress.ip_network(proxy, strict=False)
-        except ValueError:
-            raise ValueError(f"{proxy!r} is no address or network") from None
-    return value
+    return tuple(_proxy(proxy) for proxy in value)
+
+
+def _proxy(proxy: str) -> str:
+    """Return the address, or the network without the bits that name a host in it."""
+    try:
+        network = ipaddress.ip_network(proxy, strict=False)
+    except ValueError:
+        raise ValueError(f"{proxy!r} is no address or network") from None
+    return str(network) if "/" in proxy else proxy
+
+
+def _rate(value: Any) -> Any:
+    return parse_rate(value) if isinstance(value, str) else value
 
 
 def _lower(value: Any) -> Any:
@@ -128,6 +137,12 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 ModelName = Annotated[str, Field(max_length=200), AfterValidator(_unicode)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+RateLimit = Annotated[
+    Rate | None,
+    NoDecode,
+    BeforeValidator(_rate),
+    Field(description="off, or a number in a time, as 10/5minutes, 60/hour or 600/minute"),
+]
 Seconds = Annotated[
     float, Field(gt=0, le=3600, allow_inf_nan=False, description="more than 0, at most 3600")
 ]
@@ -210,6 +225,10 @@ class Environment(BaseSettings):
     worker_threads: Annotated[int | None, Field(ge=1, le=1024, description="1 to 1024")] = None
     response_deadline_seconds: Annotated[int, Field(ge=1, le=3600, description="1 to 3600")] = 90
     reply_wait_seconds: Annotated[int, Field(ge=0, le=120, description="0 to 120")] = 30
+
+    rate_limit_login: RateLimit = Rate(10, 5 * 60)
+    rate_limit_register: RateLimit = Rate(60, 60 * 60)
+    rate_limit_send: RateLimit = Rate(600, 60)
 
     host: Annotated[str, Field(description="the name or address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="0 to 65535")] = 8000

@@ -52,6 +52,9 @@ class RequestIdMiddleware:
         if response.status_code == 405:
             response = _method_not_allowed(request, response)
         complete(response, shown)
+        if standing := getattr(request, "rate_limit", None):
+            for name, value in standing.headers().items():
+                response.headers[name] = value
         return response
 
 

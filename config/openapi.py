@@ -5,7 +5,7 @@ from typing import Any
 
 from ninja import NinjaAPI
 
-from accounts.api import BearerJwt, StaffJwt
+from accounts.api import BearerJwt, SenderJwt, StaffJwt
 from config.problems import CONTENT_TYPE, ERRORS_MAX, PROBLEMS, RETRY_AFTER_SECONDS, Problem
 
 Document = dict[str, Any]
@@ -22,6 +22,7 @@ TAGS = [
 BODY_STATUSES = ("400", "413", "415", "422")
 #: Ninja names a scheme for its class.
 _STAFF_SCHEME = StaffJwt.__name__
+_SENDER_SCHEME = SenderJwt.__name__
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -31,7 +32,8 @@ def make_document(api: NinjaAPI) -> Document:
     document.pop("servers")
     document["tags"] = TAGS
     # One scheme for the reader: the same JWT in the same header, whoever may use it.
-    document["components"]["securitySchemes"].pop(_STAFF_SCHEME, None)
+    for scheme in (_STAFF_SCHEME, _SENDER_SCHEME):
+        document["components"]["securitySchemes"].pop(scheme, None)
     for path in document["paths"].values():
         for method in _METHODS:
             if method in path:
@@ -59,8 +61,8 @@ def _with_failures(method: str, operation: Document) -> Document:
     statuses = {status for status in operation["responses"] if int(status) >= 400}
     if "security" in operation:
         statuses.add("401")
-    if {_STAFF_SCHEME: []} in operation.get("security", []):
-        statuses.add("403")
+        if {_STAFF_SCHEME: []} in operation["security"]:
+            statuses.add("403")
         operation = operation | {"security": [{BearerJwt.__name__: []}]}
     if "requestBody" in operation:
         statuses.update(BODY_STATUSES)
@@ -98,6 +100,10 @@ def _response(status: str) -> Document:
     }
     if status == "401":
         response["headers"] = {"WWW-Authenticate": _header("string", "RFC 6750", "Bearer")}
+    elif status == "429":
+        response["headers"] = {
+            "Retry-After": _header("integer", "seconds", 42)
+        } | RATE_LIMIT_HEADERS
     elif status == "503":
         response["headers"] = {"Retry-After": _header("integer", "seconds", RETRY_AFTER_SECONDS)}
     return response
@@ -105,6 +111,14 @@ def _response(status: str) -> Document:
 
 def _header(kind: str, description: str, example: str | int) -> Document:
     return {"description": description, "schema": {"type": kind}, "example": example}
+
+
+RATE_LIMIT_HEADERS: Document = {
+    "RateLimit-Policy": _header(
+        "string", "the limit: `q` times in `w` seconds", '"send";q=600;w=60'
+    ),
+    "RateLimit": _header("string", "`r` times are left for `t` seconds", '"send";r=0;t=42'),
+}
 
 
 def _example(problem: Problem) -> Document:

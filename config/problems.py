@@ -181,6 +181,23 @@ HEAD_TOO_LARGE = Problem(
     "some 400 bytes.",
     "Send fewer and shorter headers.",
 )
+TOO_OFTEN = Problem(
+    "too-often",
+    429,
+    "Too many requests",
+    "This was done too often: logins are limited for each name and address, registrations for each "
+    "address, sends for each user. Nothing was done.",
+    "Try again after Retry-After. RateLimit-Policy says what is allowed, RateLimit how much of it "
+    "is left. A repeat counts too.",
+)
+TOO_MANY_AT_ONCE = Problem(
+    "too-many-at-once",
+    429,
+    "Too many at the same time",
+    "One user may have only so many event streams open at a time, and so many exports. Nothing was "
+    "done, and nothing was debited.",
+    "End one of those that are open, or wait for it to end, and try again after Retry-After.",
+)
 INTERNAL_ERROR = Problem(
     "internal-error",
     500,
@@ -201,6 +218,14 @@ STORE_UNAVAILABLE = Problem(
     "The database does not answer",
     "The database is away for the moment. What was to be written may or may not have been.",
     "Try again after Retry-After. Repeat a message with its Idempotency-Key: it costs once.",
+)
+PASSWORDS_BUSY = Problem(
+    "passwords-busy",
+    503,
+    "Too many passwords are being checked",
+    "Checking a password is slow on purpose, and more requests wait for it already than can be "
+    "served in time. Nothing was checked and nothing was counted.",
+    "Try again after Retry-After.",
 )
 STOPPING = Problem(
     "stopping",

@@ -69,6 +69,9 @@ SYSTEM_PROMPT = environment.system_prompt
 CONTEXT_TOKENS_MAX = environment.context_tokens_max
 RESPONSE_TOKENS_MAX = environment.response_tokens_max
 WORKER_THREADS = environment.threads
+RATE_LIMIT_LOGIN = environment.rate_limit_login
+RATE_LIMIT_REGISTER = environment.rate_limit_register
+RATE_LIMIT_SEND = environment.rate_limit_send
 RESPONSE_DEADLINE_SECONDS = environment.response_deadline_seconds
 REPLY_WAIT_SECONDS = environment.reply_wait_seconds
 REDIS_URL = environment.redis_url.get_secret_value() if environment.redis_url else None
@@ -161,7 +164,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+PASSWORD_HASHERS = ["accounts.hashers.OneCoreArgon2"]
 _VALIDATORS = "django.contrib.auth.password_validation"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"{_VALIDATORS}.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},

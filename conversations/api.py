@@ -1,5 +1,6 @@
 """The HTTP side of sending: a message goes in, and its response comes back or can be fetched."""
 
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,8 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router, Status
 
+from accounts.api import SenderJwt
+from accounts.at_once import AtOnce, Held
 from accounts.idempotency import idempotency_key, idempotency_parameter
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, metrics, replies, schemas
@@ -29,6 +32,10 @@ from projections import queries
 from projections.progress import shown
 
 router = Router(tags=["messages"])
+
+#: Event streams that a user may have open at a time, in one process.
+STREAMS_MAX = 50
+streams = AtOnce("streams", STREAMS_MAX)
 
 
 class MessageNotFound(Exception):
@@ -70,6 +77,7 @@ _SEND_DOCUMENT: dict[str, Any] = {
         202: {"headers": _LOCATION},
         402: {},
         404: {},
+        429: {},
         502: {},
     },
 }
@@ -80,6 +88,7 @@ Sending = Status[schemas.Message] | Status[schemas.Sent] | Status[schemas.Pendin
 
 @router.post(
     "/send/",
+    auth=SenderJwt(),
     operation_id="send_message",
     summary="Send a message",
     response=_SENT,
@@ -99,6 +108,7 @@ async def send_message(
 
 @router.post(
     "/conversations/{uuid:conversation_id}/messages/",
+    auth=SenderJwt(),
     operation_id="send_message_to_conversation",
     summary="Send a message to a conversation",
     response=_SENT,
@@ -137,7 +147,7 @@ async def get_message(request: ApiRequest, message_id: UUID) -> queries.MessageR
                 "schema": {"type": "string", "examples": ["812-9"]},
             }
         ],
-        "responses": {200: {"content": _EVENT_STREAM}, 404: {}, 422: {}},
+        "responses": {200: {"content": _EVENT_STREAM}, 404: {}, 422: {}, 429: {}},
     },
 )
 async def stream_message(
@@ -148,13 +158,15 @@ async def stream_message(
     204 when the last id is that of the last event: there is no more to come.
     """
     place = parse_event_id(request.META.get("HTTP_LAST_EVENT_ID"))
-    await in_thread(_message, request.auth.user_id, message_id)
-    ended = await in_thread(end_of, message_id)
-    if ended is not None:
-        await shown(ended.position, *SHOWING)
-        if has_all(place, ended):
-            return Status(204, None)
-    return _event_stream(message_id, place, ended)
+    with ExitStack() as held:
+        held.enter_context(streams.one(request.auth.user_id))
+        await in_thread(_message, request.auth.user_id, message_id)
+        ended = await in_thread(end_of, message_id)
+        if ended is not None:
+            await shown(ended.position, *SHOWING)
+            if has_all(place, ended):
+                return Status(204, None)
+        return _event_stream(message_id, place, ended, held)
 
 
 @router.post(
@@ -196,13 +208,17 @@ async def _send(
         idempotent=key is not None,
         awaited=seconds > 0,
     )
-    with replies.Waiting(command.message_id, seconds) as waiting:
-        accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
-        end = await _end(accepted, waiting)
-    if streamed:
-        stream = _event_stream(accepted.message_id, Place(), end)
-        _describe(stream, accepted.message_id, preference)
-        return stream
+    with ExitStack() as held:
+        if streamed:
+            # Before the message is paid for: a stream too many costs nothing.
+            held.enter_context(streams.one(caller.user_id))
+        with replies.Waiting(command.message_id, seconds) as waiting:
+            accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
+            end = await _end(accepted, waiting)
+        if streamed:
+            stream = _event_stream(accepted.message_id, Place(), end, held)
+            _describe(stream, accepted.message_id, preference)
+            return stream
     _describe(response, accepted.message_id, preference)
     if end is None:
         return Status(202, schemas.Pending(id=accepted.message_id))
@@ -255,10 +271,13 @@ def _cancel(message_id: UUID, cause: Cause) -> Ended | None:
     return ended
 
 
-def _event_stream(message_id: UUID, place: Place, ended: Ended | None) -> StreamingHttpResponse:
+def _event_stream(
+    message_id: UUID, place: Place, ended: Ended | None, held: ExitStack
+) -> StreamingHttpResponse:
+    """The stream of what is to come; `held` is given back at its end."""
     coming = events_of_ended(message_id, place, ended) if ended else events(message_id, place)
     return StreamingHttpResponse(
-        coming,
+        Held(coming, held.pop_all()),
         content_type=EVENT_STREAM,
         # nginx would hold the events back until its buffer is full.
         headers={"X-Accel-Buffering": "no"},

@@ -10,7 +10,7 @@ id gets exactly the rest; one whose attempt was given up gets `restart` and the 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -63,12 +63,12 @@ def has_all(place: Place, ended: Ended) -> bool:
     return place == Place(ended.attempt, len(ended.response), end=True)
 
 
-async def events_of_ended(message_id: UUID, place: Place, ended: Ended) -> AsyncIterator[bytes]:
+async def events_of_ended(message_id: UUID, place: Place, ended: Ended) -> AsyncGenerator[bytes]:
     """What a client at `place` has yet to get of a message that has ended."""
     yield _Client(place).end(message_id, ended)
 
 
-async def events(message_id: UUID, place: Place) -> AsyncIterator[bytes]:
+async def events(message_id: UUID, place: Place) -> AsyncGenerator[bytes]:
     """What a client at `place` has yet to get: the text as it comes, and the one end."""
     client, transcript = _Client(place), Transcript()
     now = asyncio.get_running_loop().time

@@ -1,6 +1,7 @@
 """The HTTP side of privacy: a user's data as a whole, and the end of it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +10,10 @@ from ninja import Router, Status
 
 from accounts.api import StaffJwt, in_password_thread
 from accounts.api import router as account_router
+from accounts.at_once import AtOnce, Held
 from accounts.commands import UserNotFound
 from accounts.domain import AccountErased
+from accounts.guesses import claim_of, counted_guess
 from accounts.jwt_auth import ApiRequest
 from eventstore.cause import Cause
 from eventstore.database import in_thread
@@ -21,6 +24,10 @@ from projections.progress import shown
 from projections.registry import PROJECTIONS
 
 router = Router(tags=["accounts"])
+
+#: Each keeps a thread busy for as long as it is read.
+EXPORTS_MAX = 2
+exports = AtOnce("exports", EXPORTS_MAX)
 
 _EXPORT: dict[str, Any] = {
     "responses": {
@@ -59,20 +66,27 @@ _OF_SOMEBODY: dict[str, Any] = {"responses": {404: {}}}
     "/users/me/export/",
     operation_id="export_own_data",
     summary="Export my data",
-    openapi_extra=_EXPORT,
+    openapi_extra={"responses": _EXPORT["responses"] | {429: {}}},
 )
 async def export_own_data(request: ApiRequest) -> StreamingHttpResponse:
     """Get everything that is held about the caller, out of the log and with its text."""
-    try:
-        return await _export(request.auth.user_id)
-    except UserNotFound:
-        # Erased since the JWT was looked at.
-        raise AccountErased from None
+    user_id = request.auth.user_id
+    with ExitStack() as held:
+        held.enter_context(exports.one(user_id))
+        try:
+            return await _export(user_id, held)
+        except UserNotFound:
+            # Erased since the JWT was looked at.
+            raise AccountErased from None
 
 
 # A path belongs to one router: this one shows the account too.
 @account_router.delete(
-    "/users/me/", operation_id="erase_own_account", summary="Erase me", response={204: None}
+    "/users/me/",
+    operation_id="erase_own_account",
+    summary="Erase me",
+    response={204: None},
+    openapi_extra={"responses": {429: {}}},
 )
 async def erase_own_account(request: ApiRequest, body: schemas.EraseMe) -> Status[None]:
     """Forget the caller for ever: the account, its conversations and all text in them.
@@ -81,8 +95,7 @@ async def erase_own_account(request: ApiRequest, body: schemas.EraseMe) -> Statu
     """
     caller = request.auth
     command = EraseUser(caller.user_id, body.password)
-    cause = Cause(caller.actor, request.request_id)
-    position = await in_password_thread(erase_user, command, cause)
+    position = await in_password_thread(_erase, request, command)
     await shown(position, *PROJECTIONS)
     return Status(204, None)
 
@@ -93,14 +106,16 @@ async def erase_own_account(request: ApiRequest, body: schemas.EraseMe) -> Statu
     tags=["staff"],
     operation_id="export_user_data",
     summary="Export a user's data",
-    openapi_extra={"responses": {**_EXPORT["responses"], **_OF_SOMEBODY["responses"]}},
+    openapi_extra={"responses": _EXPORT["responses"] | {404: {}, 429: {}}},
 )
 async def export_user_data(request: ApiRequest, user_id: UUID) -> StreamingHttpResponse:
     """Get everything that is held about a user who asked for it. The log says that staff did."""
-    if not request.headers_only:
-        cause = Cause(request.auth.staff_actor, request.request_id)
-        await in_thread(note_export, user_id, cause)
-    return await _export(user_id)
+    with ExitStack() as held:
+        held.enter_context(exports.one(request.auth.user_id))
+        if not request.headers_only:
+            cause = Cause(request.auth.staff_actor, request.request_id)
+            await in_thread(note_export, user_id, cause)
+        return await _export(user_id, held)
 
 
 @router.delete(
@@ -122,15 +137,22 @@ async def erase_somebody(request: ApiRequest, user_id: UUID) -> Status[None]:
     return Status(204, None)
 
 
-async def _export(user_id: UUID) -> StreamingHttpResponse:
+def _erase(request: ApiRequest, command: EraseUser) -> int:
+    cause = Cause(request.auth.actor, request.request_id)
+    with counted_guess(request, claim_of(command.user_id)):
+        return erase_user(command, cause)
+
+
+async def _export(user_id: UUID, held: ExitStack) -> StreamingHttpResponse:
+    """The export; `held` is given back at its end."""
     pieces = await in_thread(export_user, user_id)
     return StreamingHttpResponse(
-        _one_by_one(pieces),
+        Held(_one_by_one(pieces), held.pop_all()),
         content_type="application/json",
         headers={"Content-Disposition": f'attachment; filename="chatledger-{user_id}.json"'},
     )
 
 
-async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _one_by_one(pieces: Iterator[bytes]) -> AsyncGenerator[bytes]:
     while (piece := await in_thread(next, pieces, None)) is not None:
         yield piece

@@ -18,6 +18,7 @@ import pytest
 
 from config.environment import KEY_NAMES, Environment
 from config.keyfile import new_key
+from devstack.application import UNLIMITED
 
 PROFILE_VARIABLE = "CHATLEDGER_TEST_PROFILE"
 PROFILES = ("embedded", "full")
@@ -57,7 +58,7 @@ def _start(profile: str, *, services: bool) -> None:
     _run.callback(shutil.rmtree, folder, ignore_errors=True)
     for field in Environment.model_fields:
         os.environ.pop(field.upper(), None)
-    os.environ |= {name: new_key() for name in KEY_NAMES}
+    os.environ |= {name: new_key() for name in KEY_NAMES} | UNLIMITED
     os.environ |= {PROFILE_VARIABLE: profile, "VAR_DIR": str(folder / "var")}
     if profile == "full" and services:
         _start_services(folder)

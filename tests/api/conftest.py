@@ -121,6 +121,8 @@ def _running() -> Iterator[str]:
         lifespan="on",
         log_config=None,
         access_log=False,
+        # As `serve` has it without TRUSTED_PROXIES: uvicorn's default believes this very machine.
+        proxy_headers=False,
     )
     server = uvicorn.Server(config)
     listener = serving.listen("127.0.0.1", 0)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from accounts.rates import Rate
 from config.environment import KEY_NAMES, Environment, SettingsError, read_environment
 from config.keyfile import new_key
 from tests.config.processes import FULL, environment, manage, the_line
@@ -46,6 +47,23 @@ def test_nothing_set_is_the_embedded_profile_with_the_documented_defaults(
     assert read.openai_silence_seconds == 20
     assert (read.response_deadline_seconds, read.reply_wait_seconds) == (90, 30)
     assert (read.debug, read.log_level, read.trusted_proxies) == (False, "info", ())
+    assert (read.rate_limit_login, read.rate_limit_register) == (Rate(10, 300), Rate(60, 3_600))
+    assert read.rate_limit_send == Rate(600, 60)
+
+
+def test_a_limit_can_be_switched_off(variables: pytest.MonkeyPatch) -> None:
+    variables.setenv("RATE_LIMIT_LOGIN", "off")
+    variables.setenv("RATE_LIMIT_SEND", "5/second")
+
+    read = read_environment()
+
+    assert (read.rate_limit_login, read.rate_limit_send) == (None, Rate(5, 1))
+
+
+def test_a_network_is_one_whatever_address_in_it_is_named(variables: pytest.MonkeyPatch) -> None:
+    variables.setenv("TRUSTED_PROXIES", "10.1.2.3/8,2001:db8::7/64")
+
+    assert read_environment().trusted_proxies == ("10.0.0.0/8", "2001:db8::/64")
 
 
 def test_an_empty_variable_counts_as_unset(variables: pytest.MonkeyPatch) -> None:
@@ -96,6 +114,9 @@ def test_lists_are_separated_by_commas(variables: pytest.MonkeyPatch) -> None:
         ("PRICING", "free", "message or usage"),
         ("PROMPT_PRICE_PER_1000", "-1", "0 to 1000000000"),
         ("COMPLETION_PRICE_PER_1000", "0.5", "0 to 1000000000"),
+        ("RATE_LIMIT_LOGIN", "often", "off, or a number in a time"),
+        ("RATE_LIMIT_REGISTER", "0/hour", "off, or a number in a time"),
+        ("RATE_LIMIT_SEND", "600", "off, or a number in a time"),
         ("DEBUG", "perhaps", "on or off"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error or critical"),
         ("TRUSTED_PROXIES", "proxy.example.org", "addresses and networks"),

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -11,11 +12,14 @@ from accounts.api import PAGE_MAX
 from accounts.grants import GRANT_TOKENS_MAX, REASON_CHARACTERS_MAX
 from accounts.idempotency import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from accounts.names import USERNAME_PATTERN
+from accounts.rates import parse_rate
 from accounts.schemas import PASSWORD_CHARACTERS_MAX, PASSWORD_CHARACTERS_MIN
 from config.environment import Environment
+from conversations.api import STREAMS_MAX
 from conversations.domain import MESSAGE_CHARACTERS_MAX, TITLE_CHARACTERS_MAX
 from conversations.prefer import WAIT_SECONDS_MAX
 from eventstore.domain import TOPICS
+from privacy.api import EXPORTS_MAX
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -88,6 +92,11 @@ def documents(line: str, setting: str) -> bool:
     return line.startswith("| `") and f"`{setting.upper()}`" in line.split(" | ", maxsplit=1)[0]
 
 
+def environment(name: str) -> Any:
+    """The default of a setting."""
+    return Environment.model_fields[name].default
+
+
 def test_the_limits_that_a_client_meets_are_those_of_the_code() -> None:
     page = read("docs/developers.md")
     rows = dict(re.findall(r"(?m)^\| (.*?) \| (.*) \|$", page[page.index("## Limits") :]))
@@ -100,9 +109,23 @@ def test_the_limits_that_a_client_meets_are_those_of_the_code() -> None:
         "`Idempotency-Key`": f"1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} visible ASCII characters",
         "`Prefer: wait=N`": f"up to {WAIT_SECONDS_MAX} seconds",
         "`?limit=`": f"1 to {PAGE_MAX:,}",
+        "event streams at a time": f"{STREAMS_MAX} for each user",
+        "exports at a time": f"{EXPORTS_MAX} for each user",
         "body": f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024} KiB",
     }
     assert [what for what, limit in limits.items() if not rows[what].startswith(limit)] == []
+    for row, rate, each in (
+        ("wrong passwords", environment("rate_limit_login"), "name and address"),
+        ("registrations", environment("rate_limit_register"), "address"),
+        ("sends", environment("rate_limit_send"), "user"),
+    ):
+        assert re.match(rf"{rate.times} .* for each {each}", rows[row])
+        assert (
+            parse_rate(
+                re.sub(r" (in|an|a) ", "/", rows[row].partition(" for ")[0]).replace(" ", "")
+            )
+            == rate
+        )
     least, most = re.findall(r"\d+", USERNAME_PATTERN.rpartition("{")[2])
     assert rows["username"].startswith(f"{least} to {most} of ")
 

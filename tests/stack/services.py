@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from devstack.application import PROJECT, Embedded, make_keys
+from devstack.application import PROJECT, UNLIMITED, Embedded, make_keys
 from devstack.stack import Stack
 from tests.stack.client import User, register
 from tests.stack.ledger_check import Ledger, read_postgres, read_sqlite
@@ -91,7 +91,7 @@ class EmbeddedService(Service):
     profile = "embedded"
 
     def __init__(self, folder: Path, **extra_env: str) -> None:
-        self.process = Embedded(folder, extra_env=extra_env)
+        self.process = Embedded(folder, extra_env=UNLIMITED | extra_env)
         super().__init__(self.process)
 
     def ledger(self) -> Ledger:
@@ -113,8 +113,15 @@ class EmbeddedService(Service):
 class FullService(Service):
     profile = "full"
 
-    def __init__(self, folder: Path, *, stack: type[Stack] = Stack, **options: Any) -> None:
-        self.stack = stack(folder, **options)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stack: type[Stack] = Stack,
+        extra_env: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.stack = stack(folder, extra_env=UNLIMITED | dict(extra_env or {}), **options)
         super().__init__(self.stack)
 
     def ledger(self) -> Ledger:
