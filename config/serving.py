@@ -1,9 +1,11 @@
 """The web server: one uvicorn process on one socket."""
 
 import errno
+import ipaddress
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import uvicorn
@@ -43,7 +45,7 @@ def serve(host: str, port: int, *, reload: bool = False) -> None:
         log_config=None,
         access_log=False,
         proxy_headers=bool(settings.TRUSTED_PROXIES),
-        forwarded_allow_ips=list(settings.TRUSTED_PROXIES),
+        forwarded_allow_ips=trusted(settings.TRUSTED_PROXIES),
         server_header=False,
         backlog=BACKLOG_MAX,
         workers=1,
@@ -61,6 +63,17 @@ def serve(host: str, port: int, *, reload: bool = False) -> None:
     server.run(sockets=[listener])
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def trusted(proxies: Iterable[str]) -> list[str]:
+    """Return the proxies as uvicorn compares them: on `::` an IPv4 address comes as one of IPv6."""
+    networks = [ipaddress.ip_network(proxy) for proxy in proxies]
+    mapped = [
+        f"::ffff:{network.network_address}/{96 + network.prefixlen}"
+        for network in networks
+        if network.version == 4
+    ]
+    return [*map(str, networks), *mapped]
 
 
 def listen(host: str, port: int, variable: str = "PORT") -> socket.socket:
