@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Annotated, ParamSpec, TypeVar
 from urllib.parse import urlencode
@@ -13,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import P, QueryEx, Router, Status
 from ninja.security import HttpBearer
 from pydantic import WithJsonSchema
+from structlog.contextvars import bind_contextvars
 
 from accounts import commands, schemas
 from accounts.addresses import client_address
@@ -95,7 +97,9 @@ class BearerJwt(HttpBearer):
         """Return the caller; a JWT that is too long does not get as far as a thread."""
         if len(token) > JWT_BYTES_MAX:
             raise InvalidJwt
-        return await in_thread(self.look_up, request, token)
+        caller = await in_thread(self.look_up, request, token)
+        bind_contextvars(user_id=caller.user_id)
+        return caller
 
     def look_up(self, request: HttpRequest, token: str) -> Caller:
         """Return the caller, out of the database. Raises `InvalidJwt`."""
@@ -334,7 +338,8 @@ async def in_password_thread(
     """
     if not _places.acquire(blocking=False):
         raise PasswordsBusy
-    running = _password_threads.submit(partial(guarded, function, *args, **kwargs))
+    call = partial(guarded, function, *args, **kwargs)
+    running = _password_threads.submit(copy_context().run, call)
     # Its place is taken until it has run, whether or not anybody still waits for it.
     running.add_done_callback(lambda _: _places.release())
     return await asyncio.wrap_future(running)

@@ -256,6 +256,9 @@ class Environment(BaseSettings):
         BeforeValidator(_lower),
         Field(description="debug, info, warning, error or critical"),
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], BeforeValidator(_lower), Field(description="text or json")
+    ] = "text"
 
     @property
     def embedded(self) -> bool:

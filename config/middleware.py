@@ -12,6 +12,7 @@ from django.http.request import split_domain_port, validate_host
 from django.http.response import HttpResponse, HttpResponseBase
 
 from config import problems
+from config.logs import bind_request
 from config.problems import problem_response
 
 #: What the pages of this service may load: its own files, and styles that Swagger writes inline.
@@ -45,6 +46,7 @@ class RequestIdMiddleware:
         request.request_id = made  # type: ignore[attr-defined]  # accounts.jwt_auth.ApiRequest
         request.shown_request_id = shown  # type: ignore[attr-defined]  # the same
         request.headers_only = request.method == "HEAD"  # type: ignore[attr-defined]  # the same
+        bind_request(made, shown, request.META.get("HTTP_TRACEPARENT"))
         if request.method == "HEAD":
             # The server leaves the body out; everything else is as for GET (RFC 9110 §9.3.2).
             request.method = "GET"

@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ from uvicorn.supervisors.statreload import StatReload
 from config.checks import StartRefused
 from config.environment import PROJECT_DIR
 from config.http_protocol import LimitedHttpProtocol
+
+logger = logging.getLogger(__name__)
 
 APPLICATION = "config.asgi:application"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -113,7 +116,12 @@ class AnnouncingServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host = "localhost" if self.config.host in LOCAL_HOSTS else self.config.host
-            announce(f"http://{host}:{self.config.port}")
+            url = f"http://{host}:{self.config.port}"
+            if settings.LOG_FORMAT == "json":
+                # Whoever collects lines of JSON wants no others.
+                logger.info("serves on %s", url)
+            else:
+                announce(url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; whoever waits for a message or follows it can go on elsewhere."""

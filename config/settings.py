@@ -173,13 +173,17 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"{_VALIDATORS}.NumericPasswordValidator"},
 ]
 
+LOG_FORMAT = environment.log_format
 _LEVEL = logging.getLevelName(environment.log_level.upper())
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "config.logs.OneLineFormatter"}},
+    "formatters": {
+        "text": {"()": "config.logs.OneLineFormatter"},
+        "json": {"()": "config.logs.JsonFormatter"},
+    },
     "filters": {"on_purpose": {"()": "config.logs.AnsweredOnPurpose"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": _LEVEL},
     "loggers": {
         # Django's own handlers would print a second time, in another form.

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router, Status
+from structlog.contextvars import bind_contextvars
 
 from accounts.api import SenderJwt
 from accounts.at_once import AtOnce, Held
@@ -157,6 +158,7 @@ async def stream_message(
 
     204 when the last id is that of the last event: there is no more to come.
     """
+    bind_contextvars(message_id=message_id)
     place = parse_event_id(request.META.get("HTTP_LAST_EVENT_ID"))
     with ExitStack() as held:
         held.enter_context(streams.one(request.auth.user_id))
@@ -181,6 +183,7 @@ async def cancel_message(request: ApiRequest, message_id: UUID) -> queries.Messa
 
     A message that has ended already is returned as it is.
     """
+    bind_contextvars(message_id=message_id)
     caller = request.auth
     message = await in_thread(_message, caller.user_id, message_id)
     if message.status != "pending":
@@ -208,6 +211,7 @@ async def _send(
         idempotent=key is not None,
         awaited=seconds > 0,
     )
+    bind_contextvars(message_id=command.message_id)
     with ExitStack() as held:
         if streamed:
             # Before the message is paid for: a stream too many costs nothing.

@@ -7,8 +7,11 @@ version 2, which can be written once, decides.
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 from uuid import UUID, uuid4
+
+from structlog.contextvars import bind_contextvars
 
 from conversations.cancelling import tell
 from conversations.commands import fail_message, respond_to_message
@@ -47,6 +50,12 @@ def lease_name(message_id: UUID) -> str:
 
 def generate(message_id: UUID) -> None:
     """Bring a message to its end, unless it has one or somebody else is at it."""
+    # What is logged meanwhile carries its ids, and what this thread logs next does not.
+    copy_context().run(_generate, message_id)
+
+
+def _generate(message_id: UUID) -> None:
+    bind_contextvars(message_id=message_id)
     responder = make_responder()
     run = in_shared_thread if responder.waits else _run_here
     with holding(lease_name(message_id), f"worker:{uuid4().hex}") as taken:
@@ -56,10 +65,12 @@ def generate(message_id: UUID) -> None:
         if len(sent) != 1:
             return
         cause = Cause("worker", sent[0].request_id, sent[0].event_id)
+        bind_contextvars(request_id=cause.request_id)
         if taken > ATTEMPTS_MAX:
             run(end_with_failure, message_id, "worker_lost", cause)
             return
         exchange = run(event_log().evolved, sent)
+        bind_contextvars(user_id=exchange.user_id)
         age = max(0, now - sent[0].at)
         attempt = _attempt(age, taken)
         if taken > 1:

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from structlog.contextvars import bound_contextvars
+
 from conversations.generation import end_with_failure, lease_name
 from conversations.replies import enqueue
 from eventstore.cause import Cause
 from eventstore.database import CONNECTION_ERRORS, StoreUnavailable
 from eventstore.leases import LeasesUnavailable, get_leases
-from eventstore.reading import clock_now
+from eventstore.reading import clock_now, read_stream
 from projections.pending import EVER, PendingRow, due
 
 logger = logging.getLogger(__name__)
@@ -111,14 +113,18 @@ class Sweeper:
             return
         known.fail_at = now + known.fail_pause_seconds
         known.fail_pause_seconds = min(known.fail_pause_seconds * 2, RESEND_SECONDS_MAX)
-        try:
-            logger.warning("message %s is past its deadline", row.message_id)
-            end_with_failure(row.message_id, "deadline", Cause("sweeper"))
-        except (*CONNECTION_ERRORS, StoreUnavailable):
-            raise
-        except Exception:
-            # One message that cannot be ended keeps no other from its end.
-            logger.exception("message %s could not be failed", row.message_id)
+        with bound_contextvars(message_id=row.message_id, user_id=row.user_id):
+            try:
+                sent = read_stream(row.message_id)[0]
+                cause = Cause("sweeper", sent.request_id, sent.event_id)
+                with bound_contextvars(request_id=cause.request_id):
+                    logger.warning("message %s is past its deadline", row.message_id)
+                    end_with_failure(row.message_id, "deadline", cause)
+            except (*CONNECTION_ERRORS, StoreUnavailable):
+                raise
+            except Exception:
+                # One message that cannot be ended keeps no other from its end.
+                logger.exception("message %s could not be failed", row.message_id)
 
     def _resend(self, rows: Sequence[PendingRow], now: float) -> None:
         for row in rows:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -30,17 +31,18 @@ _threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="database")
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run database work in a thread that keeps its connection.
+    """Run database work in a thread that keeps its connection, and logs with the caller's ids.
 
     Raises `StoreUnavailable` when the database is away; the next call finds a fresh connection.
     """
     call = functools.partial(guarded, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_threads, call)
+    return await asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, call)
 
 
 def in_shared_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """As `in_thread`, for a thread that waits for the result instead of keeping a connection."""
-    return _threads.submit(functools.partial(guarded, function, *args, **kwargs)).result()
+    call = functools.partial(guarded, function, *args, **kwargs)
+    return _threads.submit(copy_context().run, call).result()
 
 
 def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.db import transaction
+from structlog.contextvars import bound_contextvars
 
 from eventstore.database import writing
 from eventstore.reading import RecordedEvent, read_events
@@ -104,14 +105,16 @@ def _apply_one_by_one(
         if event.stream_id in parked:
             parked_events.park(place, event, _behind(parked[event.stream_id]))
         elif error := _try(projection, place, event):
-            logger.error(
-                "%s cannot apply event %d (%s of stream %s), which is parked with its stream: %s",
-                place.name,
-                event.position,
-                event.topic,
-                event.stream_id,
-                error,
-            )
+            with bound_contextvars(request_id=event.request_id):
+                logger.error(
+                    "%s cannot apply event %d (%s of stream %s), which is parked with its"
+                    " stream: %s",
+                    place.name,
+                    event.position,
+                    event.topic,
+                    event.stream_id,
+                    error,
+                )
             parked[event.stream_id] = event.position
             parked_events.park(place, event, error)
 

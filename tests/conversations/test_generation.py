@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import OperationalError, connection
 from pytest_django import Settings
+from structlog.contextvars import get_contextvars
 
 from accounts.domain import Account
 from conversations import responders
@@ -260,3 +261,10 @@ def test_forced_races_of_a_response_against_the_deadline_have_one_end_each(
 
 def test_later_attempts_have_higher_numbers_whatever_the_clock_says() -> None:
     assert _attempt(0, 1) < _attempt(0, 2) < _attempt(1_500_000, 1) < _attempt(3_000_000, 1)
+
+
+def test_what_a_worker_thread_logs_next_carries_no_id_of_a_message(alice: UUID, send: Send) -> None:
+    before = get_contextvars()
+    generate(send(alice).message_id)
+    assert get_contextvars() == before
+    assert "message_id" not in before

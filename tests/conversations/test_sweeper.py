@@ -15,7 +15,7 @@ from eventstore.log import EventLog
 from eventstore.models import EventRecord
 from eventstore.reading import clock_now, read_stream
 from projections.pending import PendingRow
-from tests.conversations.conftest import Send, project
+from tests.conversations.conftest import CAUSE, Send, project
 
 
 class Clock:
@@ -95,8 +95,9 @@ def test_past_its_deadline_a_message_fails_and_is_refunded(
     message_id = send(alice).message_id
     get_leases().renew(lease_name(message_id), "a worker that hangs", 600)
     sweep(Sweeper(), clock, at=91)
-    end = read_stream(message_id)[1]
+    sent, end = read_stream(message_id)
     assert (end.data["reason"], end.actor) == ("deadline", "sweeper")
+    assert (end.request_id, end.causation_id) == (CAUSE.request_id, sent.event_id)
     assert EventLog().load(Account, alice).tokens == 4000
     get_leases().release(lease_name(message_id), "a worker that hangs")
 

@@ -1,5 +1,7 @@
 """Events that a projection cannot handle: parked with their stream, and healed in order."""
 
+import io
+import logging
 from collections.abc import Callable
 from copy import copy
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
+from config.logs import OneLineFormatter
 from eventstore.models import EventRecord
 from eventstore.reading import RecordedEvent
 from projections import positions, queries
@@ -148,6 +151,20 @@ def test_parking_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     for projection, error in zip(OF_AMOUNTS, errors, strict=True):
         assert f"{projection.name} cannot apply event 2" in error
         assert str(ALICE) in error
+
+
+def test_the_line_about_a_parked_event_carries_the_request_that_it_came_from() -> None:
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(OneLineFormatter())
+    logging.getLogger("projections.parking").addHandler(handler)
+    happened(registered(ALICE), debited(ALICE, "a hundred"))
+    EventRecord.objects.filter(position=2).update(request_id="the-request")
+    try:
+        drain(ProjectionRunner())
+    finally:
+        logging.getLogger("projections.parking").removeHandler(handler)
+    assert written.getvalue().count(" request_id=the-request\n") == len(OF_AMOUNTS)
 
 
 def test_a_retry_applies_the_stream_in_order(poison: None, healed: None) -> None:
