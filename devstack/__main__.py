@@ -17,6 +17,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: What the stack decides itself: addresses, folders, and the keys that it makes.
 OWN = {
     *("DATABASE_URL", "REDIS_URL", "VAR_DIR", "HOST", "PORT", "ALLOWED_HOSTS", "DEBUG"),
+    *("METRICS_HOST", "METRICS_PORT"),
     *(*KEY_NAMES, "DATA_KEY_PREVIOUS", "JWT_SIGNING_KEYS_PREVIOUS"),
 }
 #: Every other setting, so that `MESSAGE_PRICE=50 make stack` works.
@@ -108,13 +109,13 @@ def ignore_signals() -> None:
 
 
 def print_processes(stack: Stack) -> None:
-    rows = [("NAME", "PID", "ADDRESS", "LOG")]
+    rows = [("NAME", "PID", "ADDRESS", "METRICS", "LOG")]
     rows += [
-        (child.name, str(child.pid), child.address, str(shown(child.log_file)))
+        (child.name, str(child.pid), child.address, child.metrics, str(shown(child.log_file)))
         for child in stack.processes.values()
     ]
-    for name, pid, address, shown_log in rows:
-        say(f"{name:<12} {pid:>8}  {address:<18} {shown_log}")
+    for name, pid, address, metrics, shown_log in rows:
+        say(f"{name:<12} {pid:>8}  {address:<16} {metrics:<16} {shown_log}")
 
 
 def print_welcome(stack: Stack) -> None:

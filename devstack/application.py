@@ -9,7 +9,14 @@ from typing import Self
 
 from dotenv import dotenv_values
 
-from devstack.processes import LOOPBACK, Child, DevstackError, free_port, wait_until_ready
+from devstack.processes import (
+    LOOPBACK,
+    Child,
+    DevstackError,
+    free_metrics_ports,
+    free_port,
+    wait_until_ready,
+)
 
 PROJECT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_SECONDS = 60.0
@@ -94,7 +101,9 @@ class Embedded:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
         self.port = port or free_port()
+        metrics_port = next(free_metrics_ports())
         env = {"VAR_DIR": str(self.folder), "HOST": LOOPBACK, "PORT": str(self.port)}
+        env |= {"METRICS_HOST": LOOPBACK, "METRICS_PORT": str(metrics_port)}
         self.child = Child(
             name="serve",
             command=[*COMMANDS["web"], "--migrate"],
@@ -102,6 +111,7 @@ class Embedded:
             log_file=self.folder / "serve.log",
             cwd=PROJECT,
             address=f"{LOOPBACK}:{self.port}",
+            metrics=f"{LOOPBACK}:{metrics_port}",
         )
 
     @property

@@ -4,13 +4,16 @@ import fcntl
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from devstack.processes import Child, DevstackError
 
 LIST_NAME = "processes.json"
+#: The same for Prometheus (`file_sd_configs`): whose metrics are where.
+TARGETS_NAME = "metrics.json"
 ENVIRONMENT_NAME = "environment.env"
 
 
@@ -33,24 +36,35 @@ def own_folder(folder: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            for name in (LIST_NAME, ENVIRONMENT_NAME):
+            for name in (LIST_NAME, TARGETS_NAME, ENVIRONMENT_NAME):
                 (folder / name).unlink(missing_ok=True)
 
 
-def write_processes(folder: Path, children: Iterable[Child]) -> None:
-    """Put the list of processes in its place in one step."""
+def write_processes(folder: Path, children: Collection[Child]) -> None:
+    """Put the list of processes, and that of their metrics, in their places in one step each."""
     rows = [
         {
             "name": child.name,
             "pid": child.pid,
             "address": child.address,
+            "metrics": child.metrics,
             "log_file": str(child.log_file),
         }
         for child in children
     ]
-    draft = folder / f"{LIST_NAME}.new"
+    targets = [
+        {"targets": [child.metrics], "labels": {"process": child.name}}
+        for child in children
+        if child.metrics != "-"
+    ]
+    _put(folder / LIST_NAME, rows)
+    _put(folder / TARGETS_NAME, targets)
+
+
+def _put(file: Path, rows: list[dict[str, Any]]) -> None:
+    draft = file.with_name(f"{file.name}.new")
     draft.write_text(json.dumps(rows, indent=2) + "\n")
-    draft.replace(folder / LIST_NAME)
+    draft.replace(file)
 
 
 def write_environment(folder: Path, settings: Mapping[str, str]) -> None:

@@ -2,11 +2,12 @@
 
 import ctypes
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from signal import Signals
 
 LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.02
+METRICS_PORT_ABOVE = 1000
+METRICS_PORTS = range(1100, 32_000)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -40,7 +43,9 @@ class Child:
     env: dict[str, str]
     log_file: Path
     cwd: Path
+    #: Where it serves, and where it tells its metrics.
     address: str = "-"
+    metrics: str = "-"
     account: Account | None = None
     orphan_signal: Signals = Signals.SIGKILL
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -148,6 +153,20 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
         return int(listener.getsockname()[1])
+
+
+def free_metrics_ports(port: int | None = None) -> Iterator[int]:
+    """Loopback ports for metrics: from a thousand above `port` on, or from anywhere.
+
+    All of them below those that the system gives to whoever asks for any: so they are still free
+    when a process that was killed comes back.
+    """
+    first = port + METRICS_PORT_ABOVE if port else secrets.choice(METRICS_PORTS)
+    if first not in METRICS_PORTS:
+        first = METRICS_PORTS.start
+    for candidate in (*range(first, METRICS_PORTS.stop), *range(METRICS_PORTS.start, first)):
+        if not why_not_free(candidate):
+            yield candidate
 
 
 def why_not_free(port: int) -> str:

@@ -19,7 +19,14 @@ from devstack.application import (
     wait_until_serving,
 )
 from devstack.folder import ENVIRONMENT_NAME, own_folder, write_environment, write_processes
-from devstack.processes import LOOPBACK, Child, DevstackError, free_port, why_not_free
+from devstack.processes import (
+    LOOPBACK,
+    Child,
+    DevstackError,
+    free_metrics_ports,
+    free_port,
+    why_not_free,
+)
 from devstack.services import Postgres, Redis
 
 APPLICATION_STOP_SECONDS = 5.0
@@ -53,6 +60,7 @@ class Stack:
         self.web_ports = [port + n if port else free_port() for n in range(webs)]
         self.processes: dict[str, Child] = {}
         self.gave_up = threading.Event()
+        self._metrics_ports = free_metrics_ports(port)
         self._counts = {"web": webs, "worker": workers, "followers": followers}
         self._extra_env = dict(extra_env or {})
         self._commands = COMMANDS | dict(commands or {})
@@ -149,6 +157,10 @@ class Stack:
             port = self.web_ports[number - 1]
             child.env |= {"HOST": LOOPBACK, "PORT": str(port)}
             child.address = f"{LOOPBACK}:{port}"
+        if "METRICS_PORT" not in self._extra_env:
+            port = next(self._metrics_ports)
+            child.env |= {"METRICS_HOST": LOOPBACK, "METRICS_PORT": str(port)}
+            child.metrics = f"{LOOPBACK}:{port}"
         self.processes[name] = child
         self._application.append(child)
         child.start()

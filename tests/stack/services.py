@@ -98,7 +98,7 @@ class EmbeddedService(Service):
         return read_sqlite(self.process.folder / "chatledger.sqlite3")
 
     def environment(self) -> dict[str, str]:
-        return self.process.child.env
+        return without_metrics(self.process.child.env)
 
     def restart_web(self, **env: str) -> None:
         self.process.stop()
@@ -128,7 +128,8 @@ class FullService(Service):
         return read_postgres(self.stack.postgres.url)
 
     def environment(self) -> dict[str, str]:
-        return self.stack.processes["followers-1"].env | make_keys(self.stack.folder)
+        env = self.stack.processes["followers-1"].env
+        return without_metrics(env) | make_keys(self.stack.folder)
 
     def restart_web(self, **env: str) -> None:
         web = self.stack.processes["web-1"]
@@ -139,6 +140,11 @@ class FullService(Service):
     def kill_worker(self) -> None:
         self.stack.kill("worker-1")
         self.stack.start("worker-1")
+
+
+def without_metrics(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment for one more process, which cannot have the port that another one has."""
+    return {name: value for name, value in env.items() if name != "METRICS_PORT"}
 
 
 def make_service(

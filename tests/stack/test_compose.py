@@ -1,5 +1,6 @@
 """docker-compose.yml against the code; and each of its processes started, without containers."""
 
+import json
 import re
 import subprocess
 import sys
@@ -224,6 +225,8 @@ def processes(
                 env = {name: value.replace(there, here) for name, value in env.items()}
             if service == "web":
                 env["PORT"] = str(free_port())
+            if service in RUNNING:
+                env |= {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(free_port())}
             command = [sys.executable, "manage.py", *SERVICES[service]["command"]]
             child = Child(service, command, env, folder / f"{service}.log", PROJECT)
             children[service] = child
@@ -247,6 +250,28 @@ def test_the_processes_of_the_file_answer_a_message(processes: dict[str, Child])
         sent = client.post("/send/", json={"message": "hello"})
         assert (sent.status_code, sent.json()) == (201, {"response": HELLO})
         assert client.get("/token/").json() == {"tokens": 3900}
+
+
+@pytest.mark.parametrize("service", RUNNING)
+def test_each_lasting_process_tells_its_metrics(
+    processes: dict[str, Child], secrets: dict[str, str], service: str
+) -> None:
+    given = variables(service, secrets)
+    assert (given["METRICS_HOST"], given["METRICS_PORT"]) == ("0.0.0.0", "9100")
+    port = processes[service].env["METRICS_PORT"]
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+    assert "chatledger_commit_seconds" in answer.text
+
+
+@pytest.mark.parametrize("service", RUNNING)
+def test_each_lasting_process_logs_lines_of_json_alone(
+    processes: dict[str, Child], service: str
+) -> None:
+    lines = processes[service].log_tail().splitlines()
+    assert lines
+    for line in lines:
+        said = json.loads(line)
+        assert {"at", "level", "logger", "message"} <= said.keys()
 
 
 @pytest.mark.parametrize("service", RUNNING)

@@ -250,6 +250,11 @@ def test_the_stack_hands_out_addresses_and_only_the_keys_that_a_process_uses(
         assert [row["name"] for row in listed] == names
         assert [row["pid"] for row in listed] == [child.pid for child in stack.processes.values()]
         assert stack.url.endswith(listed[2]["address"])
+        targets = json.loads((stack.folder / "metrics.json").read_text())
+        assert [target["labels"]["process"] for target in targets] == names[2:]
+        told = [target["targets"][0] for target in targets]
+        assert told == [row["metrics"] for row in listed[2:]]
+        assert len(set(told)) == len(told)
         assert execute(stack.postgres.url, "SELECT 1") == [(1,)]
         for name in ("worker-1", "followers-1"):
             child = stack.processes[name]
@@ -257,7 +262,7 @@ def test_the_stack_hands_out_addresses_and_only_the_keys_that_a_process_uses(
             given = set(json.loads(child.log_tail().replace("'", '"')))
             settings = {field.upper() for field in Environment.model_fields}
             kind = name.partition("-")[0]
-            addresses = {"DATABASE_URL", "REDIS_URL", "VAR_DIR"}
+            addresses = {"DATABASE_URL", "REDIS_URL", "VAR_DIR", "METRICS_HOST", "METRICS_PORT"}
             assert given & settings == {*KEYS[kind], *addresses, "MESSAGE_PRICE"}
         with pytest.raises(DevstackError, match="a stack runs in"):
             Stack(folder, commands=TINY).open()
