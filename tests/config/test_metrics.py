@@ -50,7 +50,7 @@ def series() -> int:
 
 def test_what_a_client_makes_up_makes_no_series() -> None:
     answered("/nowhere", "POST", 404)
-    before = series()
+    before, known = series(), requests("/token/", "other", 405)
     for number in range(50):
         answered(f"/nowhere/{number}/at/all", "POST", 404)
         answered("/token/", f"METHOD-{number}", 405)
@@ -59,7 +59,7 @@ def test_what_a_client_makes_up_makes_no_series() -> None:
 
     assert series() <= before + 1
     assert requests("unmatched", "POST", 404) >= 101
-    assert requests("/token/", "other", 405) == 50
+    assert requests("/token/", "other", 405) == known + 50
 
 
 @pytest.fixture
