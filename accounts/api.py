@@ -27,7 +27,7 @@ from accounts.names import claim_id
 from accounts.rate_limits import REGISTER, SEND
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
-from eventstore.database import guarded, in_thread
+from eventstore.database import guarded, in_thread, while_it_answers
 from eventstore.instants import parse_instant, rfc3339, settle
 from projections import queries
 from projections.progress import shown
@@ -342,7 +342,7 @@ async def in_password_thread(
     running = _password_threads.submit(copy_context().run, call)
     # Its place is taken until it has run, whether or not anybody still waits for it.
     running.add_done_callback(lambda _: _places.release())
-    return await asyncio.wrap_future(running)
+    return await while_it_answers(asyncio.wrap_future(running))
 
 
 _password_threads = ThreadPoolExecutor(PASSWORD_THREADS_MAX, thread_name_prefix="password")

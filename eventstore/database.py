@@ -13,9 +13,14 @@ from typing import ParamSpec, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 
+from eventstore.silence import answers
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: How long work may take before it is asked whether the database still answers; with the second
+#: that the asking may take, a silent one is known before three are over.
+SLOW_SECONDS = 1.0
 #: Threads, and so connections, that serve the event loop of a process.
 THREADS_MAX = 24
 
@@ -33,10 +38,28 @@ _threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="database")
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run database work in a thread that keeps its connection, and logs with the caller's ids.
 
-    Raises `StoreUnavailable` when the database is away; the next call finds a fresh connection.
+    Raises `StoreUnavailable` when the database is away or silent; the next call finds a fresh
+    connection.
     """
     call = functools.partial(guarded, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, call)
+    loop = asyncio.get_running_loop()
+    return await while_it_answers(loop.run_in_executor(_threads, copy_context().run, call))
+
+
+async def while_it_answers(work: "asyncio.Future[R]") -> R:
+    """Wait for work in a thread as long as the database answers anybody; `StoreUnavailable` else.
+
+    A server that was frozen keeps its connections open: the thread goes on waiting, its caller not.
+    """
+    try:
+        await asyncio.wait((work,), timeout=SLOW_SECONDS)
+        while not work.done():
+            if not await answers():
+                raise StoreUnavailable("the database does not answer anybody")
+            await asyncio.wait((work,), timeout=SLOW_SECONDS)
+        return work.result()
+    finally:
+        work.cancel()
 
 
 def in_shared_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -5,7 +5,9 @@ import time
 import pytest
 from django.db import OperationalError, connection
 
+from eventstore import database
 from eventstore.database import FairLock, StoreUnavailable, in_thread, writing
+from eventstore.silence import answers
 
 
 def test_the_fair_lock_serves_in_the_order_of_coming() -> None:
@@ -106,3 +108,34 @@ def wait_until(condition: object, seconds: float = 5) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+@pytest.mark.parametrize("answering", [True, False])
+def test_slow_work_is_waited_for_while_the_database_answers_anybody(
+    monkeypatch: pytest.MonkeyPatch, *, answering: bool
+) -> None:
+    asked: list[int] = []
+    go_on = threading.Event()
+
+    async def ask() -> bool:
+        asked.append(1)
+        if len(asked) == 3:
+            go_on.set()
+        return answering
+
+    monkeypatch.setattr(database, "SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(database, "answers", ask)
+    try:
+        if answering:
+            assert asyncio.run(in_thread(go_on.wait, 10))
+            assert len(asked) >= 3
+        else:
+            with pytest.raises(StoreUnavailable):
+                asyncio.run(in_thread(go_on.wait, 10))
+            assert asked == [1]
+    finally:
+        go_on.set()
+
+
+def test_a_database_in_order_answers() -> None:
+    assert asyncio.run(answers())
