@@ -7,6 +7,8 @@ import random
 FULL = os.environ.get("CHATLEDGER_FAULTS") == "full"
 #: What all random choices begin with; the same seed makes the same ones again.
 SEED = int(os.environ.get("CHATLEDGER_SEED") or 20261122)
+#: What everybody begins with who is registered in the stack that tests share; a message costs 1.
+SIGNUP_TOKENS = 100_000
 
 
 def count(*, short: int, full: int) -> int:

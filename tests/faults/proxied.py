@@ -1,6 +1,5 @@
 """A full stack in which every process reaches PostgreSQL and Redis by way of proxies of its own."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ from tests.faults.protocols import Postgres, Redis
 from tests.faults.proxy import Proxy
 from tests.stack.services import FullService
 
-KINDS = ("web", "worker", "followers")
-
 
 class ProxiedStack(Stack):
-    """`postgres_proxies` and `redis_proxies` by the kind of process: web, worker, followers."""
+    """`postgres_proxies` and `redis_proxies` by the name of the process: `web-1`, `worker-1` …"""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         super().__init__(folder, **options)
@@ -26,20 +23,14 @@ class ProxiedStack(Stack):
         super().close()
         self._proxies.close()
 
-    def _start_services(self) -> None:
-        super()._start_services()
-        for kind in KINDS:
-            postgres = Proxy(self.postgres.port, Postgres)
-            redis = Proxy(self.redis.port, Redis)
-            self.postgres_proxies[kind] = self._proxies.enter_context(postgres)
-            self.redis_proxies[kind] = self._proxies.enter_context(redis)
-
-    def _env(self, kind: str, keys: Mapping[str, str]) -> dict[str, str]:
-        env = super()._env(kind, keys)
-        if kind in KINDS:
-            env["DATABASE_URL"] = self.postgres_proxies[kind].url(self.postgres.url)
-            env["REDIS_URL"] = self.redis_proxies[kind].url(self.redis.url)
-        return env
+    def _start_process(self, kind: str, number: int, env: dict[str, str]) -> None:
+        name = f"{kind}-{number}"
+        postgres = self._proxies.enter_context(Proxy(self.postgres.port, Postgres))
+        redis = self._proxies.enter_context(Proxy(self.redis.port, Redis))
+        self.postgres_proxies[name], self.redis_proxies[name] = postgres, redis
+        env["DATABASE_URL"] = postgres.url(self.postgres.url)
+        env["REDIS_URL"] = redis.url(self.redis.url)
+        super()._start_process(kind, number, env)
 
 
 class ProxiedService(FullService):
@@ -50,13 +41,13 @@ class ProxiedService(FullService):
     def __init__(self, folder: Path, **options: Any) -> None:
         super().__init__(folder, stack=ProxiedStack, **options)
 
-    def postgres(self, kind: str = "web") -> Proxy:
-        """What processes of this kind reach PostgreSQL through."""
-        return self.stack.postgres_proxies[kind]
+    def postgres(self, name: str = "web") -> Proxy:
+        """What this process, or the first of its kind, reaches PostgreSQL through."""
+        return self.stack.postgres_proxies[name if "-" in name else f"{name}-1"]
 
-    def redis(self, kind: str = "web") -> Proxy:
-        """What processes of this kind reach Redis through."""
-        return self.stack.redis_proxies[kind]
+    def redis(self, name: str = "web") -> Proxy:
+        """What this process, or the first of its kind, reaches Redis through."""
+        return self.stack.redis_proxies[name if "-" in name else f"{name}-1"]
 
     def environment(self) -> dict[str, str]:
         direct = {"DATABASE_URL": self.stack.postgres.url, "REDIS_URL": self.stack.redis.url}

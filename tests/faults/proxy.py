@@ -24,29 +24,42 @@ DRAIN_SECONDS_MAX = 30.0
 
 
 class Trap:
-    """Cuts the connection on which a chosen message passes; `times` connections, then no more."""
+    """Waits for a chosen message; springs `times` times, then no more.
 
-    def __init__(self, text: bytes, *, forwarded: bool, times: int) -> None:
+    It cuts the connection, or calls `action` instead and leaves the connection to itself.
+    """
+
+    def __init__(
+        self, text: bytes, *, forwarded: bool, times: int, action: Callable[[], object] | None
+    ) -> None:
         self.text = text
         self.forwarded = forwarded
         self.left = times
+        self.action = action
         self.cuts = 0
         self._cut = threading.Condition()
 
     def wait(self, cuts: int, timeout_seconds: float) -> bool:
-        """Whether so many connections have been cut within the time."""
+        """Whether it has sprung so often within the time."""
         with self._cut:
             return self._cut.wait_for(lambda: self.cuts >= cuts, timeout_seconds)
 
     def springs(self, message: bytes) -> bool:
-        """Whether this message is one to cut at; that counts."""
+        """Whether this message springs it."""
         if self.left <= 0 or self.text not in message:
             return False
         self.left -= 1
+        return True
+
+    def sprung(self) -> None:
+        """Count, once the message has gone where it was to go."""
         with self._cut:
             self.cuts += 1
             self._cut.notify_all()
-        return True
+
+    def disarm(self) -> None:
+        """Spring no more."""
+        self.left = 0
 
 
 class Proxy:
@@ -97,8 +110,16 @@ class Proxy:
 
         With `forwarded` the server gets the message and works it off; otherwise it never does.
         """
-        trap = Trap(text.encode(), forwarded=forwarded, times=times)
-        self._traps.append(trap)
+        return self._set(Trap(text.encode(), forwarded=forwarded, times=times, action=None))
+
+    def call_when(
+        self, text: str, action: Callable[[], object], *, forwarded: bool = True, times: int = 1
+    ) -> Trap:
+        """Call `action` as a message with this text is sent, before its answer comes back."""
+        return self._set(Trap(text.encode(), forwarded=forwarded, times=times, action=action))
+
+    def _set(self, trap: Trap) -> Trap:
+        self._traps = [trap, *(each for each in self._traps if each.left > 0)]
         return trap
 
     @property
@@ -203,8 +224,13 @@ class Link:
                 trap = self._proxy.trap_for(text)
                 if trap is None or trap.forwarded:
                     self._to_server.write(piece)
-                if trap is not None:
-                    await self._spring()
+                if trap is not None and trap.action is not None:
+                    trap.action()
+                    trap.sprung()
+                elif trap is not None:
+                    self._let_go_of_client()
+                    trap.sprung()
+                    await self._until_worked_off()
                     return
             await self._to_server.drain()
 
@@ -216,10 +242,12 @@ class Link:
                 self._to_client.write(data)
                 await self._to_client.drain()
 
-    async def _spring(self) -> None:
-        """Cut the client off at once; let the server work off what it got."""
+    def _let_go_of_client(self) -> None:
         self._sprung = True
         self._to_client.transport.abort()
+
+    async def _until_worked_off(self) -> None:
+        """Wait until the server has done what it got; its answer goes nowhere."""
         # An end, not a reset: a reset could overtake what was sent before it.
         self._to_server.write_eof()
         await asyncio.wait([self._pumps[1]], timeout=DRAIN_SECONDS_MAX)

@@ -13,9 +13,10 @@ import redis
 from devstack.model_scripts import Script, refuses
 from devstack.model_server import ModelServer
 from devstack.processes import DevstackError
-from tests.faults.proxied import KINDS, ProxiedService
+from tests.faults.proxied import ProxiedService
 from tests.faults.proxy import Proxy
 
+KINDS = ("web", "worker", "followers")
 #: How often a process is started until what it needs is there.
 STARTS_MAX = 60
 START_PAUSE_SECONDS = 0.5
@@ -48,6 +49,9 @@ class Saboteur:
             name = self._dice.choice(list(faults))
             faults[name]()
             self.done[name] += 1
+
+    def _one_of(self, kind: str) -> str:
+        return self._dice.choice([n for n in self._stack.processes if n.startswith(f"{kind}-")])
 
     def _away(self, seconds_max: float = AWAY_SECONDS_MAX) -> None:
         time.sleep(self._dice.uniform(0, seconds_max))
@@ -89,9 +93,6 @@ class Killer(Saboteur):
             else:
                 return
         raise AssertionError(f"{name} did not start {STARTS_MAX} times")
-
-    def _one_of(self, kind: str) -> str:
-        return self._dice.choice([n for n in self._stack.processes if n.startswith(f"{kind}-")])
 
 
 class Wrecker(Saboteur):
@@ -145,9 +146,9 @@ class Wrecker(Saboteur):
         proxy.delay_seconds = 0
 
     def _cut_after_commit(self) -> None:
-        kind = self._dice.choice(["web", "worker"])
+        name = self._one_of(self._dice.choice(["web", "worker"]))
         times = self._dice.randint(1, TRAPS_MAX)
-        trap = self._service.postgres(kind).cut_when(APPEND, times=times)
+        trap = self._service.postgres(name).cut_when(APPEND, times=times)
         trap.wait(times, AWAY_SECONDS_MAX)
         trap.left = 0
 
@@ -162,4 +163,4 @@ class Wrecker(Saboteur):
         self._model.default = usual
 
     def _any(self, proxies: Callable[[str], Proxy]) -> Proxy:
-        return proxies(self._dice.choice(KINDS))
+        return proxies(self._one_of(self._dice.choice(KINDS)))

@@ -94,8 +94,12 @@ def test_a_blackhole_says_nothing_until_it_ends(postgres_url: str, proxy: Proxy)
         connection.pgconn.consume_input()
         assert connection.pgconn.is_busy()
         proxy.pass_on()
-        while (result := connection.pgconn.get_result()) is not None:
-            assert result.status == psycopg.pq.ExecStatus.TUPLES_OK
+        # `get_result` alone would wait with the interpreter's lock, which the proxy needs too.
+        wait_for(lambda: _has_answered(connection), 5, "the answer")
+        result = connection.pgconn.get_result()
+        assert result is not None
+        assert result.status == psycopg.pq.ExecStatus.TUPLES_OK
+        assert connection.pgconn.get_result() is None
 
 
 def test_a_delay_holds_back_both_ways(tmp_path: Path) -> None:
@@ -110,3 +114,8 @@ def test_a_delay_holds_back_both_ways(tmp_path: Path) -> None:
         with pytest.raises(redis.ConnectionError):
             client.ping()
         client.close()
+
+
+def _has_answered(connection: psycopg.Connection) -> bool:
+    connection.pgconn.consume_input()
+    return not connection.pgconn.is_busy()
