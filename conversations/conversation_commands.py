@@ -121,11 +121,12 @@ class _Deletion(CancelFirst):
         replaced = account.close_conversation(conversation_id, new_default_id=new_default_id)
         conversation.delete()
         with transaction_with_log():
+            position = log.append(*parts, account, conversation, cause=self._cause)
+            # Behind the append, which encrypts the texts so far, and tells whether the account is
+            # still what we know of it: an erased one has no key to wrap another by.
+            keys.destroy(conversation_id, user_id=user_id)
             if replaced:
                 keys.create_key(new_default_id, wrapped_by=user_id)
-            position = log.append(*parts, account, conversation, cause=self._cause)
-            # Behind the append, which encrypts the texts so far.
-            keys.destroy(conversation_id, user_id=user_id)
         return position
 
 

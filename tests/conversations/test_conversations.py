@@ -13,7 +13,7 @@ from django.db import OperationalError, connection
 from eventsourcing.persistence import IntegrityError
 from pytest_django import Settings
 
-from accounts.domain import Account, AccountDeactivated
+from accounts.domain import Account, AccountDeactivated, AccountErased
 from conversations import cancel_first, cancelling, commands, conversation_commands
 from conversations.commands import ConversationNotFound, cancel_message, respond_to_message
 from conversations.conversation_commands import (
@@ -40,6 +40,7 @@ from eventstore.database import StoreUnavailable
 from eventstore.log import EventLog, event_log, transaction_with_log
 from eventstore.models import DataKey
 from eventstore.reading import RecordedEvent, max_position, read_events, read_stream
+from privacy.erasure import EraseUser, erase_user
 from projections.pending import InFlight, in_flight_of_conversation
 from tests.conversations.conftest import CAUSE, Send, project
 
@@ -307,6 +308,18 @@ def test_a_deleted_default_conversation_is_replaced(alice: UUID, send: Send) -> 
     assert again.data["conversation_id"] == str(second)
     assert keys.decrypt_all([again.data["message"]]) == ["again"]
     assert event_log().load(Exchange, message_id).message == keys.ERASED
+
+
+def test_a_process_that_remembers_an_erased_account_deletes_nothing_of_it(
+    alice: UUID, send: Send
+) -> None:
+    send(alice)
+    remembered = event_log().load(Account, alice)
+    erase_user(EraseUser(alice), CAUSE)
+    event_log()._cache.put(alice, remembered)
+    keys.forget()
+    with pytest.raises(AccountErased):
+        delete(alice, remembered.default_conversation_id)
 
 
 def test_deleting_twice_is_deleting_what_is_not_there(alice: UUID) -> None:
