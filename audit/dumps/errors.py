@@ -11,3 +11,7 @@ class DumpDamaged(DumpRefused):
 
 class LogNotEmpty(DumpRefused):
     """There is something in the log that a load would mix with."""
+
+
+class DatabaseInUse(DumpRefused):
+    """Another process is in the database that a log was to be loaded into."""

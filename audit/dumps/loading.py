@@ -12,13 +12,12 @@ import msgspec
 from django.db import DataError, IntegrityError, connection
 
 from audit.credentials import compare_credentials
+from audit.dumps.alone import writing_alone
 from audit.dumps.dumping import Report, head, require_migrated
-from audit.dumps.errors import DumpDamaged, DumpRefused, LogNotEmpty
+from audit.dumps.errors import DatabaseInUse, DumpDamaged, DumpRefused, LogNotEmpty
 from audit.dumps.lines import TABLES, Counts, DataKeyRow, EventRow, Header, Row, Table
 from audit.dumps.reading import DumpReader
 from audit.dumps.wrapping import Rewrap, unwrapping
-from eventstore.append import take_append_lock
-from eventstore.database import writing
 from eventstore.keys import NAMES_KEY_ID
 from eventstore.reading import id_parameter, max_position
 from eventstore.seals.chain import Head
@@ -64,12 +63,12 @@ def load(
     With `kept`, a head that was kept elsewhere, its log must hold that very checkpoint. What
     `erasures` names can never be read here; `privacy.restore.apply_erasures` then ends it.
 
-    The read models stay as they are: `fill_read_models` comes next. No process may serve meanwhile;
-    one that does waits.
+    The read models stay as they are: `fill_read_models` comes next. No other process may be in the
+    database; one that is makes this refuse.
     """
     require_migrated()
     reader = DumpReader(file)
-    with _damage_named_first(reader), writing():
+    with _damage_named_first(reader), writing_alone():
         header = reader.header()
         rewrap = unwrapping(header.wrapped_for, passphrase)
         _begin()
@@ -93,7 +92,7 @@ def _damage_named_first(reader: DumpReader) -> Iterator[None]:
     """Call a damaged dump damaged, whatever else the damage has led to."""
     try:
         yield
-    except (DumpDamaged, LogNotEmpty):
+    except (DatabaseInUse, DumpDamaged, LogNotEmpty):
         raise
     except (DumpRefused, DataError, IntegrityError) as error:
         reader.look_for_damage()
@@ -104,13 +103,12 @@ def _damage_named_first(reader: DumpReader) -> Iterator[None]:
 
 
 def _begin() -> None:
-    """Make sure that there is nothing here, and that nothing comes before the commit."""
+    """Make sure that there is nothing here."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             # A load takes as long as it takes, and so may whoever sends the lines.
             cursor.execute("SET LOCAL statement_timeout = 0")
             cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-    take_append_lock()
     _require_nothing_shown()
     names_key = id_parameter(NAMES_KEY_ID)
     with connection.cursor() as cursor:

@@ -6,20 +6,27 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
+from audit.dumps import loading
+from eventstore.database import writing
 from tests.dumps.making import dumped_log, empty_the_log, fill_the_log
 from tests.isolation import forget_the_database
 
 if os.environ.get("CHATLEDGER_TEST_PROFILE") != "full":
-    # The first needs both kinds of database, the second one of them.
-    collect_ignore = ["test_move.py", "test_on_postgres.py"]
+    # The last needs PostgreSQL, the others both kinds of database.
+    collect_ignore = ["test_beside_a_service.py", "test_move.py", "test_on_postgres.py"]
 
 
 @pytest.fixture(autouse=True)
 def fresh_process(
-    transactional_db: None, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+    transactional_db: None,
+    settings: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
     """What a process remembers of a database belongs to that database alone."""
     forget_the_database()
+    # Threads of this process keep connections from earlier tests: none is a service's.
+    monkeypatch.setattr(loading, "writing_alone", writing)
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # Of this test alone: what other tests erase is no part of it.
     settings.ERASURES_FILE = tmp_path_factory.mktemp("lists") / "erasures.jsonl"
