@@ -8,7 +8,7 @@ import logging
 import time
 from uuid import UUID
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from eventstore.domain import TOPICS, Event
 from eventstore.leases import LEASE_SECONDS
@@ -33,6 +33,11 @@ TOKENS = Counter(
 ENDED = Counter(
     "chatledger_messages_ended", "Messages that ended, and why they failed.", ["status", "reason"]
 )
+METERED = Gauge(
+    "chatledger_metered_position",
+    "The position up to which this process has counted the log; -1 before it began to.",
+)
+METERED.set(-1)
 RESPONSE_SECONDS = Histogram(
     "chatledger_response_seconds",
     "From the sending of a message to its end, by the clock of the log.",
@@ -76,11 +81,13 @@ class Meter:
         self._looked_at, self._next_look = now, now + LOOK_SECONDS
         if self._position is None:
             self._position = max_position()
+            METERED.set(self._position)
             return False
         events = read_events(self._position)
         for event in events:
             self._count(event)
             self._position = event.position
+        METERED.set(self._position)
         if len(events) < READ_MAX:
             return False
         self._next_look = 0.0

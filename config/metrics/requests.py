@@ -2,6 +2,7 @@
 
 import functools
 import re
+from http import HTTPStatus
 
 from django.http import HttpRequest
 from prometheus_client import Counter, Gauge, Histogram
@@ -15,6 +16,8 @@ REQUEST_SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
+#: Of its own and without labels, so that it is there before the first one, which is worth an alarm.
+ERRORS = Counter("chatledger_errors", "Requests that ended in an error that nobody foresaw: 500.")
 STREAMS = Gauge("chatledger_event_streams", "Event streams that are open.")
 
 #: Every method that a route takes; whatever else a client makes up is one of the others.
@@ -31,6 +34,8 @@ def count_request(request: HttpRequest, method: str, status: int, seconds: float
         method = "other"
     _answered(method, route, status).inc()
     _seconds(method, route).observe(seconds)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        ERRORS.inc()
 
 
 _UNMATCHED = "unmatched"
