@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -84,6 +85,13 @@ def _proxy(proxy: str) -> str:
     return str(network) if "/" in proxy else proxy
 
 
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in value:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin")
+    return value
+
+
 def _rate(value: Any) -> Any:
     return parse_rate(value) if isinstance(value, str) else value
 
@@ -126,6 +134,8 @@ def _unicode(value: str) -> str:
     return value
 
 
+# As browsers send it: lower case, no path, no slash, and no port that goes without saying.
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 BASE_URL_ALLOWED = "an http:// or https:// URL without credentials, as http://localhost:11434/v1"
 MODEL_ALLOWED = "the name of a model, 1 to 200 characters"
 #: The most that one message may cost, in tokens of balance.
@@ -237,6 +247,11 @@ class Environment(BaseSettings):
         AfterValidator(_hosts),
         Field(description="a comma-separated list of host names without wildcards"),
     ] = ("localhost",)
+    cors_allowed_origins: Annotated[
+        Names,
+        AfterValidator(_origins),
+        Field(description="a comma-separated list of origins as https://app.example.org"),
+    ] = ()
     trusted_proxies: Annotated[
         Names,
         AfterValidator(_proxies),

@@ -21,6 +21,10 @@ HTML_POLICY = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+#: What is no page loads nothing and stands in no frame, whatever a browser makes of it.
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+#: How long a browser that came by TLS shall come no other way.
+HTTPS_ONLY_SECONDS = 365 * 86_400
 #: Host headers whose check is remembered.
 HOSTS_MAX = 1024
 
@@ -45,18 +49,38 @@ class RequestIdMiddleware:
         shown = sent if sent and _REQUEST_ID.fullmatch(sent) else made
         request.request_id = made  # type: ignore[attr-defined]  # accounts.jwt_auth.ApiRequest
         request.shown_request_id = shown  # type: ignore[attr-defined]  # the same
-        request.headers_only = request.method == "HEAD"  # type: ignore[attr-defined]  # the same
         bind_request(made, shown, request.META.get("HTTP_TRACEPARENT"))
+        response = await self.get_response(request)
+        complete(response, shown)
+        if request.is_secure():
+            response.headers["Strict-Transport-Security"] = f"max-age={HTTPS_ONLY_SECONDS}"
+        if standing := getattr(request, "rate_limit", None):
+            for name, value in standing.headers().items():
+                response.headers[name] = value
+        return response
+
+
+class RefusingMiddleware:
+    """Refuse what no view should see, and answer 405 as a problem.
+
+    Inside of what adds headers to every answer, so that refusals have them too.
+    """
+
+    async_capable = True
+    sync_capable = False
+
+    def __init__(self, get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]]) -> None:
+        self.get_response = get_response
+        markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request.headers_only = request.method == "HEAD"  # type: ignore[attr-defined]  # accounts.jwt_auth.ApiRequest
         if request.method == "HEAD":
             # The server leaves the body out; everything else is as for GET (RFC 9110 §9.3.2).
             request.method = "GET"
         response = _refusal(request) or await self.get_response(request)
         if response.status_code == 405:
             response = _method_not_allowed(request, response)
-        complete(response, shown)
-        if standing := getattr(request, "rate_limit", None):
-            for name, value in standing.headers().items():
-                response.headers[name] = value
         return response
 
 
@@ -101,8 +125,8 @@ def complete(response: HttpResponseBase, request_id: str) -> None:
     headers["Referrer-Policy"] = "no-referrer"
     if "Cache-Control" not in headers:
         headers["Cache-Control"] = "no-store"
-    if headers.get("Content-Type", "").startswith("text/html"):
-        headers["Content-Security-Policy"] = HTML_POLICY
+    page = headers.get("Content-Type", "").startswith("text/html")
+    headers["Content-Security-Policy"] = HTML_POLICY if page else DATA_POLICY
     if response.status_code == 204:
         headers.pop("Content-Type")
     elif isinstance(response, HttpResponse) and "Content-Length" not in headers:

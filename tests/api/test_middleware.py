@@ -51,7 +51,33 @@ def test_every_answer_has_the_common_headers(api: Api, path: str) -> None:
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"] == "no-store"
     assert int(headers["content-length"]) > 0
-    assert ("content-security-policy" in headers) == headers["content-type"].startswith("text/html")
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    # Nobody promises TLS where there is none.
+    assert "strict-transport-security" not in headers
+
+
+def test_nobody_who_is_not_believed_switches_to_https(api: Api) -> None:
+    headers = api.get("/livez/", headers={"X-Forwarded-Proto": "https"}).headers
+    assert "strict-transport-security" not in headers
+
+
+def test_what_is_somebodys_own_is_stored_nowhere(api: Api, alice: User) -> None:
+    sent = api.send(alice, "hello")
+    streamed = api.send(alice, "hello", accept="text/event-stream")
+    paths = ("/users/me/", "/token/", "/token/statement/", "/conversations/", "/users/me/export/")
+    for answer in (sent, streamed, *(api.get(path, alice) for path in paths)):
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.org", "http://localhost:3000", "null"])
+def test_without_a_setting_no_other_origin_is_let_in(api: Api, alice: User, origin: str) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+    preflight = api.http.options("/token/", headers=asked)
+    assert_problem(preflight, 405, "method-not-allowed")
+    answer = api.get("/token/", alice, headers={"Origin": origin})
+    for each in (preflight, answer):
+        assert not [name for name in each.headers if name.startswith("access-control-")]
 
 
 def test_a_page_may_load_nothing_from_elsewhere(api: Api) -> None:

@@ -105,6 +105,14 @@ class TestMakeKeys:
         assert result.returncode == 1
 
 
+class TestCheck:
+    def test_djangos_own_checks_for_a_deployment_find_nothing(self, migrated: str) -> None:
+        result = manage("check", "--deploy", "--fail-level", "DEBUG", VAR_DIR=migrated)
+
+        assert result.stdout.startswith("System check identified no issues (4 silenced)")
+        assert result.returncode == 0
+
+
 class TestServe:
     @pytest.mark.parametrize("command", ["serve", "runserver"])
     def test_a_port_in_use_is_one_line(self, command: str, migrated: str, taken_port: int) -> None:

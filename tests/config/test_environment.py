@@ -51,6 +51,15 @@ def test_nothing_set_is_the_embedded_profile_with_the_documented_defaults(
     assert read.rate_limit_send == Rate(600, 60)
 
 
+def test_origins_are_taken_as_browsers_send_them(variables: pytest.MonkeyPatch) -> None:
+    variables.setenv("CORS_ALLOWED_ORIGINS", "https://app.example.org, http://[::1]:3000")
+
+    assert read_environment().cors_allowed_origins == (
+        "https://app.example.org",
+        "http://[::1]:3000",
+    )
+
+
 def test_a_limit_can_be_switched_off(variables: pytest.MonkeyPatch) -> None:
     variables.setenv("RATE_LIMIT_LOGIN", "off")
     variables.setenv("RATE_LIMIT_SEND", "5/second")
@@ -117,6 +126,11 @@ def test_lists_are_separated_by_commas(variables: pytest.MonkeyPatch) -> None:
         ("RATE_LIMIT_LOGIN", "often", "off, or a number in a time"),
         ("RATE_LIMIT_REGISTER", "0/hour", "off, or a number in a time"),
         ("RATE_LIMIT_SEND", "600", "off, or a number in a time"),
+        ("CORS_ALLOWED_ORIGINS", "*", "origins as https://app.example.org"),
+        ("CORS_ALLOWED_ORIGINS", "null", "origins as https://app.example.org"),
+        ("CORS_ALLOWED_ORIGINS", "app.example.org", "origins as https://app.example.org"),
+        ("CORS_ALLOWED_ORIGINS", "https://app.example.org/", "origins as https://app.example.org"),
+        ("CORS_ALLOWED_ORIGINS", "https://*.example.org", "origins as https://app.example.org"),
         ("DEBUG", "perhaps", "on or off"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error or critical"),
         ("TRUSTED_PROXIES", "proxy.example.org", "addresses and networks"),
