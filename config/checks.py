@@ -1,10 +1,11 @@
 """What a process makes sure of before it starts; each refusal is one line."""
 
+import ipaddress
 import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -20,6 +21,8 @@ WEB_KEYS = ("SECRET_KEY", "JWT_SIGNING_KEY", "DATA_KEY")
 BACKGROUND_KEYS = ("SECRET_KEY", "DATA_KEY")
 FOLLOWERS_KEYS = (*BACKGROUND_KEYS, "SEAL_KEY")
 SQLITE_SOUND_SINCE = (3, 51, 3)
+#: What PostgreSQL must not have off: with any of them a crash takes what was already answered.
+DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 class StartRefused(CommandError):
@@ -52,6 +55,30 @@ def usable_database() -> Iterator[None]:
         raise StartRefused(f"The database cannot be used: {reason}") from error
 
 
+def require_private_debugging(host: str) -> None:
+    """Refuse to show what goes on inside to other machines than this one."""
+    if not settings.DEBUG or host == "localhost":
+        return
+    with suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    raise StartRefused(f"DEBUG is on and HOST is {host}; allowed with DEBUG: a loopback address")
+
+
+def require_durability() -> None:
+    """Refuse a PostgreSQL that would lose in a crash what was committed."""
+    if settings.EMBEDDED:
+        return
+    with usable_database(), closing(connection), connection.cursor() as cursor:
+        cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [[*DURABLE]])
+        off = sorted(name for name, setting in cursor.fetchall() if setting == "off")
+    if off:
+        raise StartRefused(
+            f"PostgreSQL runs with {' and '.join(off)} off, so a crash would lose messages that "
+            "were answered; allowed: on"
+        )
+
+
 def require_migrated() -> None:
     """Refuse to start on a database that cannot be reached or lacks a migration."""
     from django.db.migrations.executor import MigrationExecutor
@@ -66,9 +93,10 @@ def require_migrated() -> None:
 
 
 def require_ready_database() -> None:
-    """Refuse to start on a database that is not migrated, writable, and this DATA_KEY's own."""
+    """Refuse a database that is not durable, migrated, writable, and this DATA_KEY's own."""
     from eventstore import keys
 
+    require_durability()
     require_migrated()
     file = Path(settings.DATABASES["default"]["NAME"])
     if settings.EMBEDDED and not os.access(file, os.W_OK):

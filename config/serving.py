@@ -14,7 +14,7 @@ from django.apps import apps
 from django.conf import settings
 from uvicorn.supervisors.statreload import StatReload
 
-from config.checks import StartRefused
+from config.checks import StartRefused, require_private_debugging
 from config.environment import PROJECT_DIR
 from config.http_protocol import LimitedHttpProtocol
 
@@ -33,6 +33,7 @@ KEEP_ALIVE_SECONDS = 75
 
 def serve(host: str, port: int, *, reload: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; with `reload`, start anew whenever a source file changes."""
+    require_private_debugging(host)
     listener = listen(host, port)
     if settings.METRICS_PORT and not reload:
         # Taken for good when the process starts its parts; here it is refused in one line.

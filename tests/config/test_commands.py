@@ -128,6 +128,21 @@ class TestServe:
         assert f"Cannot listen on {host}:0: " in the_line(result)
         assert result.returncode == 1
 
+    @pytest.mark.parametrize("command", ["serve", "runserver"])
+    def test_debugging_before_other_machines_is_refused_in_one_line(
+        self, command: str, migrated: str
+    ) -> None:
+        result = manage(command, VAR_DIR=migrated, PORT="0", HOST="0.0.0.0", DEBUG="on")
+
+        line = "DEBUG is on and HOST is 0.0.0.0; allowed with DEBUG: a loopback address"
+        assert line in the_line(result)
+        assert result.returncode == 1
+
+    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+    def test_debugging_on_this_machine_is_allowed(self, host: str, migrated: str) -> None:
+        with running("serve", "--port", "0", HOST=host, DEBUG="on", VAR_DIR=migrated) as process:
+            assert status(f"{url_of(process)}/livez/") == 200
+
     def test_a_port_that_does_not_exist_is_one_line(self, migrated: str) -> None:
         result = manage("serve", "--port", "65536", VAR_DIR=migrated)
 
