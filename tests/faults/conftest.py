@@ -3,16 +3,18 @@
 import os
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from devstack.model_scripts import MODEL
 from devstack.model_server import ModelServer
-from tests.faults.counts import SEED, SIGNUP_TOKENS
+from tests.faults.counts import SEED
 from tests.faults.proxied import ProxiedService
+from tests.faults.sharing import FAILED, shared, sharing
 from tests.stack.services import FullService
+
+__all__ = ["shared", "sharing"]
 
 #: Within which every message of `told` ends.
 TOLD_DEADLINE_SECONDS = 8
@@ -22,53 +24,14 @@ if os.environ.get("CHATLEDGER_TEST_PROFILE") != "full":
     collect_ignore_glob = ["test_*.py"]
 
 
-#: So much credit that nobody runs out while a fault is tried, and no limit on how often.
-SETTINGS = {
-    "MESSAGE_PRICE": "1",
-    "SIGNUP_TOKENS": str(SIGNUP_TOKENS),
-    **{f"RATE_LIMIT_{what}": "off" for what in ("LOGIN", "REGISTER", "SEND")},
-}
-FAILED = pytest.StashKey[bool]()
-
-
-class Shared:
-    """One stack for all tests that leave it as they found it; a failed test leaves none."""
-
-    def __init__(self) -> None:
-        self._exits = ExitStack()
-        self._running: ProxiedService | None = None
-
-    def running(self) -> ProxiedService:
-        if self._running is None:
-            folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="chatledger-"))
-            service = ProxiedService(
-                Path(folder), webs=2, workers=2, followers=2, extra_env=SETTINGS
-            )
-            self._running = self._exits.enter_context(service)
-        self._running.users.clear()
-        return self._running
-
-    def close(self) -> None:
-        self._running = None
-        self._exits.close()
-
-
-@pytest.fixture(scope="session")
-def shared() -> Iterator[Shared]:
-    sharing = Shared()
-    yield sharing
-    sharing.close()
-
-
 @pytest.fixture
-def proxied(shared: Shared, request: pytest.FixtureRequest) -> Iterator[ProxiedService]:
-    """A full stack of two processes of each kind, each with proxies of its own before it.
-
-    Other tests use the same one, so users' names are a test's own, and what it broke runs again.
-    """
-    yield shared.running()
-    if request.node.stash.get(FAILED, False):
-        shared.close()
+def proxied() -> Iterator[ProxiedService]:
+    """A full stack of one test's own, with a proxy in front of all that a process reaches."""
+    with (
+        tempfile.TemporaryDirectory(prefix="chatledger-") as folder,
+        ProxiedService(Path(folder)) as running,
+    ):
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,9 @@ from tests.faults.protocols import Postgres, Redis
 from tests.faults.proxy import Proxy
 from tests.stack.services import FullService
 
+#: Kinds of processes that have proxies.
+KINDS = ("web", "worker", "followers")
+
 
 class ProxiedStack(Stack):
     """`postgres_proxies` and `redis_proxies` by the name of the process: `web-1`, `worker-1` …"""

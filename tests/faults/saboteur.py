@@ -13,10 +13,9 @@ import redis
 from devstack.model_scripts import Script, refuses
 from devstack.model_server import ModelServer
 from devstack.processes import DevstackError
-from tests.faults.proxied import ProxiedService
+from tests.faults.proxied import KINDS, ProxiedService
 from tests.faults.proxy import Proxy
 
-KINDS = ("web", "worker", "followers")
 #: How often a process is started until what it needs is there.
 STARTS_MAX = 60
 START_PAUSE_SECONDS = 0.5

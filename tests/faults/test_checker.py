@@ -12,20 +12,20 @@ from tests.faults.proxied import ProxiedService
 
 
 def test_it_finds_what_the_api_and_the_clients_say_otherwise_than_the_log(
-    proxied: ProxiedService,
+    shared: ProxiedService,
 ) -> None:
     journal = Journal()
-    alice, bob = proxied.user("alice"), proxied.user("bob")
+    alice, bob = shared.user("alice"), shared.user("bob")
     for number in range(3):
         journal.send(alice, f"hello {number}", f"key-{number}")
     journal.send(bob, "hello", "key-0")
     accepted = journal.send(bob, "bye", "key-1")
     assert [entry.status for entry in journal.entries] == [201] * 5
-    carol = proxied.user("carol")
+    carol = shared.user("carol")
     deleted = carol.post("/conversations/", {}).json()["id"]
     assert carol.post(f"/conversations/{deleted}/messages/", {"message": "x"}).status_code == 201
     assert carol.delete(f"/conversations/{deleted}/").status_code == 204
-    ledger = check(proxied, journal)
+    ledger = check(shared, journal)
 
     debit, _ = [line for line in ledger.of("TokensDebited") if line.stream == bob.id]
     debit.data["amount"] += 1
@@ -47,7 +47,7 @@ def test_it_finds_what_the_api_and_the_clients_say_otherwise_than_the_log(
     assert [each[:2] for each in journal.violations(ledger)] == ["5:", "6:"]
     journal.entries[-1] = dataclasses.replace(accepted, key="lost")
     with pytest.raises(AssertionError, match="is not in the log"):
-        check(proxied, journal)
+        check(shared, journal)
 
 
 def test_the_same_seed_makes_the_same_choices() -> None:
