@@ -139,7 +139,7 @@ class _WakingConsumer(_RedisConsumer):
                 return None
             try:
                 self._fill(room)
-            except redis.ConnectionError as error:
+            except (redis.ConnectionError, redis.TimeoutError) as error:
                 raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]  # as above
         if not self.message_cache:
             return None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import dramatiq
 import pytest
+import redis
 from django.conf import settings
 from dramatiq.broker import Broker
 
@@ -72,6 +73,24 @@ def test_a_broker_that_lost_everything_takes_the_next_message(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert arrived == [2]
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError, redis.TimeoutError])
+def test_a_redis_that_hangs_up_or_says_nothing_is_a_lost_connection_and_no_surprise(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    if not isinstance(broker, WakingRedisBroker):
+        assert not settings.REDIS_URL  # in memory there is no connection to lose
+        return
+    consumer = broker.consume("default")
+    assert next(consumer) is None
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(broker.bells, "brpop", fail)
+    with pytest.raises(dramatiq.ConnectionClosed):
+        next(consumer)
 
 
 def test_the_embedded_broker_is_bounded_and_keeps_nothing_that_failed(
