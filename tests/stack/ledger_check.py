@@ -1,7 +1,7 @@
 """An independent reader of the log: plain SQL, no code of the application, every invariant by hand.
 
 The numbers are those of the guarantees: 1 balance, 2 debit with its message, 3 one end, 4 refunds,
-9 contiguous versions and positions, 13 time.
+7 an end in time, 9 contiguous versions and positions, 13 time.
 """
 
 import json
@@ -19,6 +19,8 @@ SELECT = (
     "SELECT position, stream_id, version, topic, data, at, request_id FROM eventstore_event"
     " ORDER BY position"
 )
+#: How long after its deadline a message is ended at the latest: a sweep, and somebody to sweep.
+SWEPT_SECONDS_MAX = 15
 ENDS = ("ResponseGenerated", "ResponseFailed", "ResponseCancelled")
 
 
@@ -143,7 +145,8 @@ class Ledger:
         refunds = defaultdict(list)
         for line in self.of("TokensRefunded"):
             refunds[line.data["message_id"]].append(line)
-        found = []
+        unknown = (ends.keys() | refunds.keys()) - self.messages
+        found = [f"3: {each} ended or was refunded and was never sent" for each in sorted(unknown)]
         for sent in self.of("MessageSent"):
             ended, refunded = ends[sent.stream], refunds[sent.stream]
             if len(ended) != 1:
@@ -151,6 +154,10 @@ class Ledger:
                 continue
             end = ended[0]
             cost, price = end.data["cost"], sent.data["price"]
+            due_at = sent.at + (sent.data["deadline_seconds"] + SWEPT_SECONDS_MAX) * 1_000_000
+            if end.at > due_at:
+                late = (end.at - due_at) / 1e6
+                found.append(f"7: {sent.stream} ended {late:.1f} s after its deadline and a sweep")
             if cost != (due := _cost_due(sent, end)):
                 found.append(
                     f"4: {sent.stream} cost {cost} of {price} and is {end.kind}: {due} was due"

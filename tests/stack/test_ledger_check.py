@@ -1,5 +1,6 @@
 """The checker itself: it finds nothing in a good log, and each thing that is wrong in a bad one."""
 
+import dataclasses
 import json
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,12 @@ MORE_THAN_ALL = {**USAGE, "prompt_tokens": 10**6}
 def log(kind: str, cost: int, refund: int | None, *, price: int = 112, **end: Any) -> Ledger:
     """A message priced by usage (or flat, with `usage` None) that ended so."""
     prices = PRICES if "usage" in end and price != 100 else None
-    sent = {"user_id": str(ALICE), "price": price, "usage_prices": prices}
+    sent = {
+        "user_id": str(ALICE),
+        "price": price,
+        "usage_prices": prices,
+        "deadline_seconds": 90,
+    }
     events: list[tuple[UUID, int, str, dict[str, Any]]] = [
         (ALICE, 1, "TokensGranted", {"amount": 4000}),
         (ALICE, 2, "TokensDebited", {"amount": price, "message_id": str(MESSAGE)}),
@@ -83,3 +89,12 @@ def test_two_ends_and_an_end_without_a_refund_beside_it_are_found() -> None:
     assert any(each.startswith("3: ") for each in good.violations())
     good.lines[-3:] = [end, refund]
     assert any(each.startswith("9: ") for each in good.violations())
+
+
+def test_an_end_that_comes_too_late_or_out_of_nothing_is_found() -> None:
+    late = log("ResponseFailed", 0, 112, usage=None)
+    late.lines[-2:] = [dataclasses.replace(line, at=200 * 10**6) for line in late.lines[-2:]]
+    assert [each[:2] for each in late.violations()] == ["7:"]
+    of_nothing = log("ResponseFailed", 0, 112, usage=None)
+    del of_nothing.lines[2]
+    assert "3:" in [each[:2] for each in of_nothing.violations()]
