@@ -12,6 +12,8 @@ from tests.faults.proxied import ProxiedService
 
 #: Set in the stash of a test that failed.
 FAILED = pytest.StashKey[bool]()
+#: So much of each process's log is shown with a failure.
+LOG_CHARACTERS_MAX = 2_000
 #: So much credit that nobody runs out while a fault is tried, and no limit on how often.
 SETTINGS = {
     "MESSAGE_PRICE": "1",
@@ -56,6 +58,10 @@ def shared(sharing: Sharing, request: pytest.FixtureRequest) -> Iterator[Proxied
 
     Other tests use the same one: users' names are a test's own, and what it broke runs again.
     """
-    yield sharing.running()
+    service = sharing.running()
+    yield service
     if request.node.stash.get(FAILED, False):
+        for child in service.stack.processes.values():
+            how = "runs" if child.running else f"ended ({child.how_it_ended})"
+            print(f"{child.name} {how}: {child.log_tail()[-LOG_CHARACTERS_MAX:]}")  # noqa: T201  # pytest shows it with the failure
         sharing.close()
