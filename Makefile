@@ -13,7 +13,7 @@ SOURCES := accounts audit benchmarks config conversations devstack eventstore ex
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test test-embedded test-full faults bank check lint stack keys lock clean
+.PHONY: help run test test-embedded test-full faults bank check lint audit stack keys lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,10 @@ lint: $(DEVELOPMENT) ## format, lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(wildcard $(SOURCES))
 	$(BIN)/lint-imports
+
+audit: $(DEVELOPMENT) ## known weaknesses of the locked packages; asks pypi.org
+	$(BIN)/pip-audit --disable-pip --require-hashes --strict --progress-spinner off \
+		-r requirements.txt -r requirements-dev.txt
 
 stack: $(DEVELOPMENT) ## PostgreSQL, Redis, web, worker and followers as processes of their own
 	@exec $(BIN)/python -m devstack
