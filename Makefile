@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+FUZZ_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ SOURCES := accounts audit benchmarks config conversations devstack eventstore ex
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test test-embedded test-full faults bank check lint audit stack keys lock clean
+.PHONY: help run test test-embedded test-full faults bank fuzz check lint audit stack keys lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +45,9 @@ lint: $(DEVELOPMENT) ## format, lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(wildcard $(SOURCES))
 	$(BIN)/lint-imports
+
+fuzz: $(DEVELOPMENT) ## 20,000 requests made from the OpenAPI document (FUZZ_ARGS="--requests N --seed S")
+	$(BIN)/python -m tests.attacks.fuzz $(FUZZ_ARGS)
 
 audit: $(DEVELOPMENT) ## known weaknesses of the locked packages; asks pypi.org
 	$(BIN)/pip-audit --disable-pip --require-hashes --strict --progress-spinner off \

@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
-#: Password hashes at a time: more than the cores slow down all the rest.
+#: Commands with a password at a time; most of their time they wait for their turn to hash.
 PASSWORD_THREADS_MAX = 2
 #: Requests that wait for their turn at that: more of them would wait for many seconds.
 PASSWORDS_WAITING_MAX = 128

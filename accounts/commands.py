@@ -5,7 +5,6 @@ from typing import Any, Never
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import IntegrityError as DatabaseIntegrityError
@@ -15,6 +14,7 @@ from accounts.domain import Account, AccountErased, UsernameClaim
 from accounts.jwt_auth import issue_jwt
 from accounts.models import Credential
 from accounts.names import claim_id
+from accounts.passwords import hash_password, is_outdated, is_password
 from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.database import writing
@@ -95,7 +95,7 @@ def register_user(command: RegisterUser, cause: Cause) -> Registered:
     if Credential.objects.filter(claim_id=name_claim).exists():
         # Only a shortcut before the costly hash: the claim below is what decides.
         raise UsernameTaken(command.username)
-    password_hash = make_password(command.password)
+    password_hash = hash_password(command.password)
     user_id, conversation_id = uuid4(), uuid4()
     try:
         with transaction_with_log():
@@ -125,17 +125,14 @@ def log_in(command: LogIn) -> LoggedIn:
     """
     credential = Credential.objects.filter(claim_id=claim_id(command.username)).first()
     if credential is None:
-        make_password(command.password)
+        hash_password(command.password)
         raise WrongCredentials
     before = credential.password_hash
-
-    def hash_anew(password: str) -> None:
-        # Of two who change it at once the other one wins: this is the same password.
-        _replace_hash(credential.user_id, before, make_password(password))
-
-    correct = check_password(command.password, before, setter=hash_anew)
-    if not correct or not credential.active:
+    if not is_password(command.password, before) or not credential.active:
         raise WrongCredentials
+    if is_outdated(before):
+        # Of two who change it at once the other one wins: this is the same password.
+        _replace_hash(credential.user_id, before, hash_password(command.password))
     jwt = issue_jwt(credential.user_id, credential.jwt_epoch)
     return LoggedIn(credential.user_id, jwt, settings.JWT_LIFETIME_MINUTES * 60)
 
@@ -149,9 +146,9 @@ def change_password(command: ChangePassword, cause: Cause) -> int:
     before = Credential.objects.filter(user_id=command.user_id).first()
     if before is None:
         raise AccountErased
-    if not check_password(command.current_password, before.password_hash):
+    if not is_password(command.current_password, before.password_hash):
         raise WrongPassword
-    password_hash = make_password(command.new_password)
+    password_hash = hash_password(command.new_password)
 
     def decision(*, fresh: bool) -> int:
         account = _own_account(command.user_id, fresh=fresh)

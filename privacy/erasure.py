@@ -12,11 +12,11 @@ from uuid import UUID
 
 import msgspec
 from django.conf import settings
-from django.contrib.auth.hashers import check_password
 
 from accounts.commands import UserNotFound, WrongPassword
 from accounts.domain import Account, AccountErased
 from accounts.models import Credential
+from accounts.passwords import is_password
 from conversations.cancel_first import CancelFirst
 from conversations.reply_streams import silent_seconds_max
 from eventstore import keys
@@ -56,7 +56,7 @@ def erase_user(command: EraseUser, cause: Cause) -> int:
     credential = Credential.objects.filter(user_id=command.user_id).first()
     if credential is None:
         raise AccountErased
-    if not check_password(command.password, credential.password_hash):
+    if not is_password(command.password, credential.password_hash):
         raise WrongPassword
     try:
         return _Erasure(command.user_id, cause, credential.password_hash).carry_out()

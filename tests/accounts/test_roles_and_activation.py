@@ -6,7 +6,6 @@ from contextlib import closing, nullcontext
 from uuid import UUID, uuid4
 
 import pytest
-from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError, connection
 
 from accounts import commands, staff_commands
@@ -21,6 +20,7 @@ from accounts.commands import (
 from accounts.domain import Account, AccountDeactivated
 from accounts.jwt_auth import Caller, authenticate_jwt
 from accounts.models import Credential
+from accounts.passwords import hash_password
 from accounts.staff_commands import (
     ActivateUser,
     Changed,
@@ -209,9 +209,9 @@ def test_a_password_change_that_a_deactivation_overtakes_is_refused(
 ) -> None:
     def overtaken(password: str) -> str:
         deactivate_user(DeactivateUser(alice), CAUSE)
-        return make_password(password)
+        return hash_password(password)
 
-    monkeypatch.setattr(commands, "make_password", overtaken)
+    monkeypatch.setattr(commands, "hash_password", overtaken)
     change = ChangePassword(alice, PASSWORD, "another horse, another battery")
     with pytest.raises(AccountDeactivated):
         change_password(change, CAUSE)

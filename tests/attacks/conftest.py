@@ -9,11 +9,8 @@ import httpx
 import pytest
 
 from tests.api.client import Api, User
+from tests.attacks.serving import unlimited
 from tests.stack.services import EmbeddedService
-
-# Here one address tries more than anybody may; the limits themselves are tested elsewhere.
-UNLIMITED = dict.fromkeys(("RATE_LIMIT_LOGIN", "RATE_LIMIT_REGISTER", "RATE_LIMIT_SEND"), "off")
-UNLIMITED["SIGNUP_TOKENS"] = "1000000"
 
 # They start the service themselves: in the run on PostgreSQL, and not twice.
 if os.environ.get("CHATLEDGER_TEST_PROFILE") != "full":
@@ -22,10 +19,10 @@ if os.environ.get("CHATLEDGER_TEST_PROFILE") != "full":
 
 @pytest.fixture(scope="package")
 def service() -> Iterator[EmbeddedService]:
-    """The embedded service as shipped, but for its rate limits."""
+    """The embedded service, shared by the tests that leave it as it was."""
     with (
         tempfile.TemporaryDirectory(prefix="chatledger-") as folder,
-        EmbeddedService(Path(folder), **UNLIMITED) as running,
+        unlimited(Path(folder)) as running,
     ):
         yield running
 

@@ -8,6 +8,7 @@ import pytest
 from config.http_protocol import HEAD_BYTES_MAX
 from tests.api.client import User
 from tests.attacks.raw import Answer, connect, exchange
+from tests.attacks.test_logins import peak_kib
 from tests.stack.services import EmbeddedService
 
 BODY = b'{"message": "hello"}'
@@ -213,10 +214,3 @@ def test_an_offer_does_not_hide_what_is_refused(service: EmbeddedService) -> Non
     head = b"POST /send/ HTTP/1.1\r\nHost: localhost\r\n" + OFFERS["h2c"]
     (answer,) = exchange(service.url, head + LENGTH + CHUNKED + b"\r\n" + CHUNKS)
     answer.assert_problem(400, "bad-request")
-
-
-def peak_kib(service: EmbeddedService) -> int:
-    """The most memory that the process ever held."""
-    with open(f"/proc/{service.process.pid}/status") as status:  # noqa: PTH123 (no ordinary file)
-        (line,) = (line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1])
