@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from dotenv import dotenv_values
-
+from config.keyfile import add_missing_keys, read_keys
 from devstack.processes import (
     LOOPBACK,
     Child,
@@ -50,11 +49,8 @@ def clean_environment() -> dict[str, str]:
 def make_keys(folder: Path) -> dict[str, str]:
     """The keys of this folder; those that it lacks are made."""
     file = folder / "keys.env"
-    needed = {name for names in KEYS.values() for name in names}
-    if not needed <= dotenv_values(file).keys():
-        command = [sys.executable, "manage.py", "make_keys", "--file", str(file)]
-        run_once("make_keys", command, clean_environment() | {"VAR_DIR": str(folder)}, folder)
-    return {name: value for name, value in dotenv_values(file).items() if value}
+    add_missing_keys(file, sorted({name for names in KEYS.values() for name in names}))
+    return read_keys(file)
 
 
 def run_once(name: str, command: list[str], env: Mapping[str, str], folder: Path) -> None:
