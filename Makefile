@@ -1,8 +1,10 @@
-# Chatledger's commands. PYTHON chooses the interpreter, ARGS go to pytest.
+# Chatledger's commands. PYTHON chooses the interpreter, ARGS go to pytest. The tests are shared among
+# JOBS processes; on PostgreSQL among one more, since there they wait for other processes a lot.
 
 PYTHON ?= python3
 ARGS ?=
 FUZZ_ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,10 +27,10 @@ run: $(RUNTIME) ## everything in one process on SQLite, on http://localhost:8000
 test: test-embedded test-full ## the whole suite, on SQLite and on PostgreSQL with Redis
 
 test-embedded: $(DEVELOPMENT)
-	CHATLEDGER_TEST_PROFILE=embedded $(BIN)/python -m pytest $(ARGS)
+	CHATLEDGER_TEST_PROFILE=embedded $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-full: $(DEVELOPMENT)
-	CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest $(ARGS)
+	CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest -n $$(($(JOBS) + 1)) $(ARGS)
 
 faults: $(DEVELOPMENT) ## each fault as often as it is promised, with the figures at the end
 	CHATLEDGER_FAULTS=full CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest tests/faults \

@@ -5,6 +5,13 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, however busy the machine: a run that fails can be run again.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 from tests.faults.counts import FULL, SEED
 from tests.figures import figure, pytest_terminal_summary
@@ -13,6 +20,18 @@ __all__ = ["figure", "pytest_terminal_summary"]
 
 #: A table of so many bytes, with what was deleted from it, is emptied the thorough way.
 DELETED_BYTES_MAX = 256 * 1024
+#: Folders and files that take long, longest first: what is begun last should be short, so that
+#: the processes of `-n` end together.
+LONG = ("test_price_table.py", "test_proof.py", "test_faults.py", "test_races.py", "stack")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes long; the rest stays as it is, folder by folder."""
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(LONG) if name in item.path.parts), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
