@@ -16,7 +16,8 @@ SOURCES := accounts audit benchmarks config conversations devstack eventstore ex
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test test-embedded test-full faults bank fuzz check lint audit stack keys lock clean
+.PHONY: help run test test-embedded test-full faults bank fuzz mutants check lint audit stack keys lock \
+	clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +40,9 @@ faults: $(DEVELOPMENT) ## each fault as often as it is promised, with the figure
 bank: $(DEVELOPMENT) ## ten minutes of many customers and every kind of fault at once
 	CHATLEDGER_FAULTS=full CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest \
 		tests/faults/test_bank.py $(ARGS)
+
+mutants: $(DEVELOPMENT) ## take away one guard at a time: the tests have to notice (GUARDS, a word of each)
+	$(BIN)/python -m tests.mutants $(GUARDS)
 
 check: lint test ## what must hold before a commit
 

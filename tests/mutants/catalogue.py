@@ -1,0 +1,320 @@
+"""The guards of this service, each with the change that takes it away and who has to notice.
+
+A mutant is the smallest change after which a promise of docs/guarantees.md no longer holds. `old`
+stands in the file exactly once; `tests` are what pytest is given, and at least one of them must
+fail.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One guard, and the change that takes it away."""
+
+    guard: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    profile: str = "embedded"
+
+    def applied_to(self, source: str) -> str:
+        """The source without the guard. Raises `LookupError` when the guard is not there."""
+        found = source.count(self.old)
+        if found != 1:
+            raise LookupError(f"{self.guard}: found {found} times in {self.file}, not once")
+        return source.replace(self.old, self.new)
+
+
+SENDS = "tests/conversations/test_send_message.py"
+GENERATION = "tests/conversations/test_generation.py"
+CONVERSATIONS = "tests/conversations/test_conversations.py"
+RUNNER = "tests/projections/test_runner.py"
+SWEEPER = "tests/conversations/test_sweeper.py"
+
+#: Who sends, and what it costs.
+PAYMENT = (
+    Mutant(
+        "a message is looked up by its id",
+        "conversations/commands.py",
+        "        if command.idempotent or fresh:\n",
+        "        if command.idempotent and fresh is None:\n",
+        (SENDS,),
+    ),
+    Mutant(
+        "it is looked up too when an answer was lost",
+        "conversations/commands.py",
+        "        if command.idempotent or fresh:\n",
+        "        if command.idempotent:\n",
+        (SENDS,),
+    ),
+    Mutant(
+        "a repeat has the same text",
+        "conversations/commands.py",
+        "    if sent.message != command.message:\n",
+        "    if not sent.message:\n",
+        (SENDS,),
+    ),
+    Mutant(
+        "a key belongs to its user",
+        "conversations/commands.py",
+        '    return uuid5(user_id, f"message:{idempotency_key}")\n',
+        '    return uuid5(UUID(int=0), f"message:{idempotency_key}")\n',
+        (SENDS,),
+    ),
+    Mutant(
+        "nobody sends into another's conversation",
+        "conversations/commands.py",
+        "        if conversation.user_id != command.user_id or conversation.deleted:\n",
+        "        if conversation.deleted:\n",
+        (SENDS,),
+    ),
+    Mutant(
+        "the balance covers the price",
+        "accounts/domain.py",
+        "        if amount > self.tokens:\n",
+        "        if amount < 0:\n",
+        ("tests/unit/test_account.py", f"{SENDS}::test_parallel_sends_never_overdraw"),
+    ),
+    Mutant(
+        "a deactivated account pays for nothing",
+        "accounts/domain.py",
+        "        if not self.active:\n            raise AccountDeactivated\n        if amount",
+        "        if amount",
+        ("tests/unit/test_account.py", "tests/accounts/test_roles_and_activation.py"),
+    ),
+    Mutant(
+        "a refusal is believed on fresh state only",
+        "eventstore/log.py",
+        "    except (IntegrityError, Refused, StoreUnavailable):\n",
+        "    except (IntegrityError, StoreUnavailable):\n",
+        (SENDS, "tests/eventstore/test_log.py"),
+    ),
+)
+
+#: How a message ends.
+ENDS = (
+    Mutant(
+        "a version of a stream is written once (the version-2 rule)",
+        "eventstore/migrations/0001_initial.py",
+        '                        fields=("stream_id", "version"), name="one_event_a_version"\n',
+        '                        fields=("stream_id", "version", "position"),\n'
+        '                        name="one_event_a_version",\n',
+        ("tests/eventstore/test_append.py", GENERATION),
+    ),
+    Mutant(
+        "what has ended stays as it is",
+        "conversations/domain.py",
+        "    def apply(self, aggregate: Any) -> None:\n        aggregate.ended = True\n",
+        "    def apply(self, aggregate: Any) -> None:\n        aggregate.ended = False\n",
+        ("tests/unit/test_exchange.py", GENERATION),
+    ),
+    Mutant(
+        "an end and its refund are one append",
+        "conversations/commands.py",
+        "    return log.append(account, exchange, cause=cause)\n",
+        "    log.append(exchange, cause=cause)\n    return log.append(account, cause=cause)\n",
+        (GENERATION,),
+    ),
+    Mutant(
+        "a failure is refunded",
+        "conversations/commands.py",
+        "    account.refund(unused, message_id=exchange.id, reason=reason)\n",
+        "",
+        (GENERATION, SWEEPER),
+    ),
+    Mutant(
+        "the sweeper sends again what nobody works on",
+        "conversations/sweeper.py",
+        "        self._resend([row for row in rows if row not in overdue], now)\n",
+        "",
+        (SWEEPER,),
+    ),
+    Mutant(
+        "the sweeper fails what is past its deadline",
+        "conversations/sweeper.py",
+        "        for row in overdue:\n            self._fail(row)\n",
+        "",
+        (SWEEPER,),
+    ),
+    Mutant(
+        "the deadline holds when the clock was set back",
+        "conversations/sweeper.py",
+        "        return clock >= row.deadline_at or seen_seconds >= allowed_seconds\n",
+        "        return clock >= row.deadline_at\n",
+        (SWEEPER,),
+    ),
+    Mutant(
+        "one worker at a time holds a lease (memory)",
+        "eventstore/leases.py",
+        "        if current and current[0] != holder and current[1] > now:\n",
+        "        if current and current[0] != holder and current[1] > now + 1e9:\n",
+        ("tests/eventstore/test_leases.py", GENERATION),
+    ),
+    Mutant(
+        "one worker at a time holds a lease (Redis)",
+        "eventstore/leases.py",
+        "if holder and holder ~= ARGV[1] then return 0 end\n",
+        "",
+        ("tests/eventstore/test_leases.py",),
+        profile="full",
+    ),
+    Mutant(
+        "two attempts at most",
+        "conversations/generation.py",
+        "        if taken > ATTEMPTS_MAX:\n",
+        "        if taken > 10 * ATTEMPTS_MAX:\n",
+        (GENERATION,),
+    ),
+)
+
+#: The log, what follows it, and what proves it.
+LOG = (
+    Mutant(
+        "the append lock",
+        "eventstore/migrations/0002_append_function.py",
+        "    PERFORM pg_advisory_xact_lock(7163082359995458663);\n",
+        "",
+        ("tests/eventstore/test_writer.py",),
+        profile="full",
+    ),
+    Mutant(
+        "a job that lost a race stores nothing (SQLite)",
+        "eventstore/append.py",
+        '                cursor.execute("ROLLBACK TO job")\n',
+        "",
+        ("tests/eventstore/test_append.py",),
+    ),
+    Mutant(
+        "time never goes back (SQLite)",
+        "eventstore/append.py",
+        "        at = max(last_at, database_clock(cursor))\n",
+        "        at = database_clock(cursor)\n",
+        ("tests/eventstore/test_append.py",),
+    ),
+    Mutant(
+        "time never goes back (PostgreSQL)",
+        "eventstore/migrations/0002_append_function.py",
+        "        coalesce(stamp, 0), (extract",
+        "        0, (extract",
+        ("tests/eventstore/test_append.py",),
+        profile="full",
+    ),
+    Mutant(
+        "a position moves by compare-and-set",
+        "projections/positions.py",
+        '        " WHERE name = %s AND generation = %s AND position = %s",\n'
+        "        [position, place.name, place.generation, place.position],\n",
+        '        " WHERE name = %s AND generation = %s",\n'
+        "        [position, place.name, place.generation],\n",
+        (
+            f"{RUNNER}::test_applying_from_a_position_that_has_moved_is_refused",
+            f"{RUNNER}::test_two_runners_at_once_apply_each_event_once",
+        ),
+    ),
+    Mutant(
+        "whoever was overtaken writes nothing",
+        "projections/applying.py",
+        "    if not all(touched[: len(batch.moved)]):\n",
+        "    if len(touched) < len(batch.moved):\n",
+        (f"{RUNNER}::test_applying_from_a_position_that_has_moved_is_refused",),
+    ),
+    Mutant(
+        "a seal is linked to the one before it",
+        "eventstore/seals/chain.py",
+        "            if checkpoint.previous != _hash_of(before):\n",
+        "            if not checkpoint.previous:\n",
+        ("tests/audit/test_verify.py",),
+    ),
+    Mutant(
+        "a kept head is linked to where the check begins",
+        "eventstore/seals/chain.py",
+        "                elif checkpoint.previous != digest:\n",
+        "                elif not digest:\n",
+        ("tests/audit/test_verify.py",),
+    ),
+    Mutant(
+        "the sealer goes on from its own chain only",
+        "eventstore/seals/sealer.py",
+        "            stored = _followed(self._remembered, stored)\n",
+        "            stored = stored\n",
+        ("tests/eventstore/test_sealer.py",),
+    ),
+    Mutant(
+        "a text is bound to its place",
+        "eventstore/encrypted.py",
+        '    return f"{stream}|{version}|{topic}|{field}".encode()\n',
+        '    return b"anywhere"\n',
+        ("tests/eventstore/test_keys.py",),
+    ),
+)
+
+#: Who may do what.
+ACCESS = (
+    Mutant(
+        "names that casefold alike are one",
+        "accounts/names.py",
+        "username.casefold().encode()",
+        "username.encode()",
+        ("tests/api/test_register.py", "tests/accounts/test_shell.py"),
+    ),
+    Mutant(
+        "a JWT ends with its epoch",
+        "accounts/jwt_auth.py",
+        "    if row is None or not row[1] or row[0] != login.epoch:\n",
+        "    if row is None or not row[1]:\n",
+        ("tests/api/test_logout.py", "tests/api/test_password.py"),
+    ),
+    Mutant(
+        "a JWT expires though it was believed before",
+        "accounts/jwt_auth.py",
+        "    if login.expires_at <= time.time():\n",
+        "    if login.expires_at <= 0:\n",
+        ("tests/api/test_jwt.py",),
+    ),
+    Mutant(
+        "staff only",
+        "accounts/api.py",
+        "        if caller.role != STAFF:\n",
+        "        if not caller.role:\n",
+        ("tests/api/test_staff_only.py",),
+    ),
+    Mutant(
+        "nobody reads what belongs to another",
+        "projections/queries/parked.py",
+        "    if owner != user_id:\n        return False\n",
+        "    if owner is None:\n        return False\n",
+        ("tests/projections/test_queries.py", "tests/api/test_messages.py"),
+    ),
+    Mutant(
+        "nobody renames or deletes what belongs to another",
+        "conversations/conversation_commands.py",
+        "    if conversation is None or conversation.user_id != user_id:\n",
+        "    if conversation is None:\n",
+        (f"{CONVERSATIONS}::test_only_an_own_conversation_that_is_there_can_be_changed",),
+    ),
+    Mutant(
+        "of two password changes one loses",
+        "accounts/commands.py",
+        "                user_id=command.user_id, password_hash=before.password_hash\n",
+        "                user_id=command.user_id\n",
+        ("tests/accounts", "tests/api/test_password.py"),
+    ),
+    Mutant(
+        "an erasure destroys the user's key",
+        "privacy/erasure.py",
+        "            keys.destroy_user(self.user_id)\n",
+        "",
+        ("tests/privacy/test_erasure.py",),
+    ),
+    Mutant(
+        "a deletion destroys the conversation's key",
+        "conversations/conversation_commands.py",
+        "            keys.destroy(conversation_id, user_id=user_id)\n",
+        "",
+        (f"{CONVERSATIONS}::test_a_deletion_destroys_the_key_and_all_text_reads_erased",),
+    ),
+)
+
+MUTANTS = (*PAYMENT, *ENDS, *LOG, *ACCESS)
