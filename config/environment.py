@@ -24,6 +24,8 @@ from config.keyfile import KEY_ALLOWED, add_missing_keys, decode_key, read_keys
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 KEY_NAMES = ("SECRET_KEY", "JWT_SIGNING_KEY", "DATA_KEY", "SEAL_KEY")
+#: Keys that were replaced, while they are still needed.
+PREVIOUS_NAMES = ("JWT_SIGNING_KEYS_PREVIOUS", "DATA_KEY_PREVIOUS")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -407,9 +409,9 @@ class Environment(BaseSettings):
 def read_environment(*, make_keys: bool = True) -> Environment:
     """Return the settings, or raise `SettingsError` with the one line that says what is wrong.
 
-    In the embedded profile missing keys come from `var/keys.env`, and with `make_keys` they are
-    made there; the environment wins over the file. In the full profile keys come from the
-    environment only.
+    In the embedded profile missing keys, and those that they replace, come from `var/keys.env`, and
+    with `make_keys` missing ones are made there; the environment wins over the file. In the full
+    profile keys come from the environment only.
     """
     environment = _parse()
     if not environment.embedded:
@@ -426,8 +428,12 @@ def read_environment(*, make_keys: bool = True) -> Environment:
             f"VAR_DIR is not usable: {environment.var}: {_reason(error)}; "
             "allowed: a folder that this process may write"
         ) from error
+    wanted = [
+        *missing,
+        *(name for name in PREVIOUS_NAMES if not getattr(environment, name.lower())),
+    ]
     try:
-        return _parse(**{name: found[name] for name in missing if name in found})
+        return _parse(**{name: found[name] for name in wanted if name in found})
     except SettingsError as error:
         raise SettingsError(f"{error} ({environment.key_file})") from None
 

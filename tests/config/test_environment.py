@@ -326,6 +326,25 @@ def test_missing_keys_are_made_once_and_the_environment_wins_over_the_file(
     assert overridden.secret_key == first.secret_key
 
 
+def test_keys_that_were_replaced_are_read_from_the_file_too(
+    variables: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "var" / "keys.env"
+    first = read_environment().data_key
+    old, older, data = new_key(), new_key(), new_key()
+    with file.open("a") as keys:
+        keys.write(f"JWT_SIGNING_KEYS_PREVIOUS={old},{older}\nDATA_KEY_PREVIOUS={data}\n")
+    read = read_environment()
+    assert [key.get_secret_value() for key in read.jwt_signing_keys_previous] == [old, older]
+    assert read.data_key_previous is not None
+    assert read.data_key_previous.get_secret_value() == data
+    assert read.data_key == first
+
+    variables.setenv("JWT_SIGNING_KEYS_PREVIOUS", other := new_key())
+    (only,) = read_environment().jwt_signing_keys_previous
+    assert only.get_secret_value() == other
+
+
 def test_the_full_profile_makes_no_keys(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in FULL.items():
         variables.setenv(name, value)
