@@ -84,6 +84,11 @@ def test_every_variable_is_a_known_setting(service: str) -> None:
     assert set(SERVICES[service].get("environment", {})) <= IMAGE_SETTINGS.get(service, known)
 
 
+def test_every_setting_can_be_given_in_env_but_those_of_the_embedded_profile() -> None:
+    given = {name for service in APPLICATION for name in SERVICES[service].get("environment", {})}
+    assert {field.upper() for field in Environment.model_fields} - given == {"DEBUG", "VAR_DIR"}
+
+
 @pytest.mark.parametrize("service", APPLICATION)
 def test_every_process_gets_what_it_requires_and_no_other_secret(
     service: str, secrets: dict[str, str]
