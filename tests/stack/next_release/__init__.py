@@ -1,0 +1,1 @@
+"""A release to come: another migration, and a read model that has to be built anew."""
