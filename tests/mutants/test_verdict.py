@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from devstack.application import PROJECT
 from tests.mutants import __main__ as mutants
 from tests.mutants.__main__ import Run
 from tests.mutants.catalogue import MUTANTS, Mutant
@@ -49,15 +50,15 @@ def test_a_name_that_is_no_guards_is_not_success() -> None:
 
 def test_the_tree_itself_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = MUTANTS[0]
-    before = (mutants.PROJECT / mutant.file).read_text()
+    before = (PROJECT / mutant.file).read_text()
     changed: list[str] = []
 
     def tested(tree: Path, profile: str, tests: Iterable[str]) -> Run:
-        assert tree != mutants.PROJECT
+        assert tree != PROJECT
         changed.append((tree / mutant.file).read_text())
         return FAILED
 
     monkeypatch.setattr(mutants, "_tested", tested)
     mutants._run(mutant, mutant.profile, mutant.tests)
     assert changed == [mutant.applied_to(before)]
-    assert (mutants.PROJECT / mutant.file).read_text() == before
+    assert (PROJECT / mutant.file).read_text() == before
