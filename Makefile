@@ -16,8 +16,8 @@ SOURCES := accounts audit benchmarks config conversations devstack eventstore ex
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test test-embedded test-full faults bank fuzz mutants check lint audit stack keys lock \
-	clean
+.PHONY: help run test test-embedded test-full faults bank simulation fuzz mutants check lint audit \
+	stack keys lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ bank: $(DEVELOPMENT) ## ten minutes of many customers and every kind of fault at
 
 mutants: $(DEVELOPMENT) ## take away one guard at a time: the tests have to notice (GUARDS, a word of each)
 	$(BIN)/python -m tests.mutants $(GUARDS)
+
+simulation: $(DEVELOPMENT) ## a million simulated operations (CHATLEDGER_SIMULATION, CHATLEDGER_SEED)
+	$(BIN)/python -m tests.simulation
 
 check: lint test ## what must hold before a commit
 

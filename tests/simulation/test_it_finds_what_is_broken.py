@@ -1,0 +1,149 @@
+"""Without any one of these guards the simulation fails: each is taken out once, and missed."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import eventstore.append
+import projections.applying
+import projections.parking
+from accounts.domain import Account, AccountDeactivated, TokensDebited
+from conversations import commands
+from conversations.cancel_first import CancelFirst
+from conversations.domain import Exchange
+from conversations.sweeper import Sweeper
+from eventstore import keys
+from eventstore.cause import Cause
+from eventstore.log import EventLog, event_log
+from projections import positions
+from projections.positions import Place
+from projections.sql import Command
+from tests.simulation import rounds
+from tests.simulation.world import Violated
+
+#: Rounds, and worlds in each, in which any of the breaks has to be seen.
+SEEDS, WORLDS = 2, 12
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+BREAKS: list[Any] = []
+
+
+def broken(guarantees: str) -> Callable[[Break], Break]:
+    """A guard taken out, and the guarantees of which one at least must be seen to be missed."""
+
+    def note(function: Break) -> Break:
+        BREAKS.append(pytest.param(function, guarantees, id=function.__name__))
+        return function
+
+    return note
+
+
+@broken("3|4|6")
+def the_version_2_rule(patch: pytest.MonkeyPatch) -> None:
+    """Each event gets the version that is next, whatever was decided on."""
+    row = eventstore.append._sqlite_row
+
+    def renumbered(position: int, at: int, event: Any, cause: Cause) -> tuple[Any, ...]:
+        of_row, stream, _, *rest = row(position, at, event, cause)
+        return (of_row, stream, stream, *rest)
+
+    following = "(SELECT count(*) + 1 FROM eventstore_event WHERE stream_id = %s)"
+    insert = eventstore.append._INSERT_SQLITE
+    patch.setattr(
+        eventstore.append,
+        "_INSERT_SQLITE",
+        insert.replace("VALUES (%s, %s, %s,", f"VALUES (%s, %s, {following},"),
+    )
+    patch.setattr(eventstore.append, "_sqlite_row", renumbered)
+
+
+@broken("6")
+def the_look_up_by_message_id(patch: pytest.MonkeyPatch) -> None:
+    find = EventLog.find
+
+    def blind(log: EventLog, kind: Any, stream_id: Any, **how: Any) -> Any:
+        return None if kind is Exchange else find(log, kind, stream_id, **how)
+
+    send = commands.send_message
+
+    def sending(command: Any, cause: Cause) -> Any:
+        with pytest.MonkeyPatch.context() as meanwhile:
+            meanwhile.setattr(commands, "event_log", lambda: _With(event_log(), find=blind))
+            return send(command, cause)
+
+    patch.setattr(commands, "send_message", sending)
+
+
+@broken("4|5")
+def the_one_append_of_an_end_and_its_refund(patch: pytest.MonkeyPatch) -> None:
+    def in_two(exchange: Any, *, cost: int, reason: str, fresh: bool, cause: Cause) -> int:
+        position = event_log().append(exchange, cause=cause)
+        if unused := exchange.price - cost:
+            account = event_log().load(Account, exchange.user_id, fresh=fresh)
+            account.refund(unused, message_id=exchange.id, reason=reason)
+            event_log().append(account, cause=cause)
+        return position
+
+    patch.setattr(commands, "_append_end", in_two)
+
+
+@broken("7")
+def the_sweeper(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Sweeper, "step", lambda _: False)
+
+
+@broken("1")
+def the_check_of_the_balance(patch: pytest.MonkeyPatch) -> None:
+    def debit(account: Account, amount: int, *, message_id: Any) -> None:
+        if not account.active:
+            raise AccountDeactivated
+        account.trigger(TokensDebited, amount=amount, message_id=message_id)
+
+    patch.setattr(Account, "debit", debit)
+
+
+@broken("8|unexpected")
+def the_compare_and_set_of_the_position(patch: pytest.MonkeyPatch) -> None:
+    def move(place: Place, position: int) -> Command:
+        return Command(
+            "UPDATE projections_position SET position = %s WHERE name = %s AND generation = %s",
+            [position, place.name, place.generation],
+        )
+
+    for module in (positions, projections.applying, projections.parking):
+        patch.setattr(module, "move", move)
+
+
+@broken("3")
+def the_cancelling_before_a_deletion(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CancelFirst, "cancel_all", lambda _, account, __: (account, []))
+
+
+@broken("12")
+def the_destruction_of_an_erased_users_keys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keys, "destroy_user", lambda _: None)
+
+
+@pytest.mark.parametrize(("take_out", "guarantees"), BREAKS)
+def test_it_is_missed(take_out: Break, guarantees: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_out(monkeypatch)
+    with pytest.raises(Violated, match=rf"(^|; )({guarantees}): ") as found:
+        for seed in range(SEEDS):
+            rounds.run(seed, worlds=WORLDS, shrinking=False)
+    assert re.search("again: CHATLEDGER_SEED=[0-9]+ ", "".join(found.value.__notes__))
+
+
+class _With:
+    """Something with one of its methods put in."""
+
+    def __init__(self, all_else: Any, **methods: Any) -> None:
+        self._all_else = all_else
+        self._methods = methods
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._methods:
+            return lambda *args, **kwargs: self._methods[name](self._all_else, *args, **kwargs)
+        return getattr(self._all_else, name)
