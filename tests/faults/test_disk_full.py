@@ -26,7 +26,7 @@ POSTGRES_BYTES = 160 * MEBIBYTE
 SENDS = count(short=40, full=400)
 #: A message that pages which are there already have no room for.
 TEXT = "x" * 4_000
-ROUNDS = count(short=2, full=10)
+ROUNDS = count(short=1, full=10)
 REFUSED_SECONDS_MAX = 3.0
 SERVICE_SECONDS_MAX = 10.0
 WAL_SWITCHES_MAX = 20
