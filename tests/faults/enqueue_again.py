@@ -1,4 +1,7 @@
-"""Bring messages to the broker again: `python -m tests.faults.enqueue_again TIMES ID…`."""
+"""Brings messages to the broker again: `python -m tests.faults.enqueue_again TIMES`.
+
+Reads an id a line, and writes a line when it is ready and after each.
+"""
 
 import os
 import sys
@@ -7,14 +10,19 @@ from uuid import UUID
 import django
 
 
-def main() -> int:
+def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     from conversations.replies import enqueue
 
-    times, *messages = sys.argv[1:]
-    return 0 if all(enqueue(UUID(each)) for each in messages * int(times)) else 1
+    times = int(sys.argv[1])
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        brought = [enqueue(UUID(line.strip())) for _ in range(times)]
+        sys.stdout.write(f"{sum(brought)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,6 +3,7 @@
 However often somebody works on a message, it has one end and one refund at most (3, 4).
 """
 
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,9 +16,11 @@ from tempfile import TemporaryDirectory
 import pytest
 import redis
 
+from devstack.application import PROJECT
 from tests.faults.checker import check
 from tests.faults.counts import FULL, count
 from tests.figures import Figure
+from tests.stack.client import User
 from tests.stack.services import FullService, wait_for
 
 #: In short everything takes a fifth of the time that is shipped.
@@ -25,8 +28,9 @@ HASTE = 1 if FULL else 5
 HEARTBEAT_SECONDS = 15.0 / HASTE
 LEASE_SECONDS = 10.0 / HASTE
 RESPONSE_SECONDS = 0.5
-MESSAGES = count(short=16, full=400)
-MESSAGES_A_USER = 40
+ROUNDS = count(short=3, full=50)
+AT_ONCE = 8
+MESSAGES_A_USER = 32
 DELIVERIES = 3
 STALLED = 8
 REST_SECONDS = 60.0
@@ -59,18 +63,44 @@ def slow() -> Iterator[Slow]:
             yield Slow(full, calls)
 
 
-def send(full: FullService, name: str, number: int) -> list[str]:
-    users = [full.user(f"{name}-{n}") for n in range(-(-number // MESSAGES_A_USER))]
+def send(users: list[User], number: int) -> list[str]:
     answers = [
-        users[n % len(users)].send(f"{name} {n}", prefer="respond-async") for n in range(number)
+        users[n % len(users)].send(f"message {n}", prefer="respond-async") for n in range(number)
     ]
     assert {answer.status_code for answer in answers} == {202}
     return [answer.json()["id"] for answer in answers]
 
 
-def deliver_again(full: FullService, messages: list[str]) -> None:
-    done = full.run("-m", "tests.faults.enqueue_again", str(DELIVERIES), *messages)
-    assert done.returncode == 0, done.stderr
+class Again:
+    """A process that brings messages to the broker again, at once."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        assert self._line() == "ready"
+
+    def bring(self, messages: list[str]) -> None:
+        for message_id in messages:
+            assert self._process.stdin
+            self._process.stdin.write(f"{message_id}\n")
+            self._process.stdin.flush()
+            assert self._line() == str(DELIVERIES)
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture
+def again(slow: Slow) -> Iterator[Again]:
+    command = [sys.executable, "-m", "tests.faults.enqueue_again", str(DELIVERIES)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=slow.full.environment(), cwd=PROJECT, stdin=pipe, stdout=pipe, text=True
+    ) as process:
+        try:
+            yield Again(process)
+        finally:
+            process.kill()
 
 
 def wait_for_an_empty_broker(full: FullService) -> None:
@@ -83,17 +113,22 @@ def wait_for_an_empty_broker(full: FullService) -> None:
         )
 
 
-def test_what_is_delivered_many_times_ends_once(slow: Slow) -> None:
-    messages = send(slow.full, "twice", MESSAGES)
-    deliver_again(slow.full, messages)
-    ledger = check(slow.full)
-    wait_for_an_empty_broker(slow.full)
-    events = len(slow.full.ledger().lines)
-    assert events == len(ledger.lines)
+def test_what_is_delivered_many_times_ends_once(slow: Slow, again: Again) -> None:
+    full = slow.full
+    users = [full.user(f"twice-{n}") for n in range(-(-ROUNDS * AT_ONCE // MESSAGES_A_USER))]
+    messages = []
+    for _ in range(ROUNDS):
+        # So few that threads are free for the others while the first are at work.
+        pending = send(users, AT_ONCE)
+        again.bring(pending)
+        messages += pending
+        wait_for(lambda: not full.ledger().pending, REST_SECONDS, "every message to end")
+    wait_for_an_empty_broker(full)
+    events = len(check(full).lines)
     # And once more when it has ended long since.
-    deliver_again(slow.full, messages)
-    wait_for_an_empty_broker(slow.full)
-    assert len(check(slow.full).lines) == events
+    again.bring(messages)
+    wait_for_an_empty_broker(full)
+    assert len(check(full).lines) == events
     # The lease saves the work, too: nobody has asked a responder twice.
     assert slow.calls == Counter(messages)
 
@@ -105,7 +140,7 @@ def test_a_worker_that_is_stalled_past_its_heartbeat_comes_back_too_late(
     stalled, other = full.stack.processes["worker-1"], full.stack.processes["worker-2"]
     other.stop()
     before = slow.calls
-    messages = send(full, "stalled", STALLED)
+    messages = send([full.user("stalled")], STALLED)
     wait_for(lambda: (slow.calls - before).total() == STALLED, REST_SECONDS, "all to be begun")
     stalled.send(Signals.SIGSTOP)
     began = time.monotonic()
