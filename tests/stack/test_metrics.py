@@ -1,8 +1,12 @@
 """What real processes tell Prometheus, against the docs, the alarms and the dashboard."""
 
 import json
+import os
 import re
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import httpx
@@ -32,6 +36,8 @@ EXPRESSIONS = {f"alarm {rule['alert']}": rule["expr"] for rule in RULES} | {
 }
 #: What Prometheus itself adds to a series, by deploy/prometheus.yml.
 TARGET_LABELS = {"job", "instance", "process"}
+#: Two scrapes, each of which gives up after three seconds, on a machine that is busy.
+SCRAPES_SECONDS_MAX = 15
 PROCESSES = {"web": "web-1", "worker": "worker-1", "followers": "followers-1"}
 
 
@@ -219,3 +225,37 @@ def test_the_dashboard_has_its_panels_side_by_side() -> None:
     places = [tuple(panel["gridPos"].values()) for panel in PANELS]
     assert len(set(places)) == len(PANELS)
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+def test_services_that_are_away_are_told_as_away_within_the_time_of_a_scrape(
+    full: FullService,
+) -> None:
+    def up() -> dict[str, float]:
+        return {
+            sample.labels["service"]: sample.value
+            for sample in scrape(full.stack.processes["followers-1"].metrics)
+            if sample.name == "chatledger_service_up"
+        }
+
+    wait_for(lambda: up() == {"database": 1, "broker": 1}, 10, "both to be there")
+    # Frozen, not ended: it takes connections and answers nothing.
+    frozen = family(full.stack.postgres.pid)
+    for pid in frozen:
+        os.kill(pid, Signals.SIGSTOP)
+    try:
+        full.stack.redis.stop()
+        began = time.monotonic()
+        assert up() == {"database": 0, "broker": 0}
+        assert up() == {"database": 0, "broker": 0}
+        assert time.monotonic() - began < SCRAPES_SECONDS_MAX
+    finally:
+        for pid in frozen:
+            os.kill(pid, Signals.SIGCONT)
+    full.stack.redis.start()
+    wait_for(lambda: up() == {"database": 1, "broker": 1}, 30, "both to be back")
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
