@@ -11,7 +11,13 @@ from django.conf import settings
 from dramatiq.broker import Broker
 
 from conversations import broker as broker_module
-from conversations.broker import BrokerFull, EmbeddedBroker, WakingRedisBroker, make_broker
+from conversations.broker import (
+    BrokerFull,
+    Depth,
+    EmbeddedBroker,
+    WakingRedisBroker,
+    make_broker,
+)
 
 
 @pytest.fixture
@@ -117,3 +123,32 @@ def test_the_embedded_broker_is_bounded_and_keeps_nothing_that_failed(
     worker.stop()
     assert isinstance(small, EmbeddedBroker)
     assert small.dead_letters == []
+
+
+def test_what_a_broker_holds_is_counted_as_waiting_and_as_fetched(
+    broker: EmbeddedBroker | WakingRedisBroker, worker: dramatiq.Worker
+) -> None:
+    begun, over = threading.Semaphore(0), threading.Event()
+
+    @dramatiq.actor(broker=broker)
+    def hold() -> None:
+        begun.release()
+        over.wait(10)
+
+    assert broker.depth() == Depth(0, 0)
+    for _ in range(5):
+        hold.send()
+    assert broker.depth() == Depth(5, 0)
+
+    worker.queue_prefetch = 2
+    worker.start()
+    assert all(begun.acquire(timeout=5) for _ in range(2))
+    if isinstance(broker, WakingRedisBroker):
+        held = broker.depth()
+        assert held.queued + held.fetched == 5
+        assert held.fetched >= 2
+    over.set()
+    until = time.monotonic() + 10
+    while broker.depth() != Depth(0, 0):
+        assert time.monotonic() < until
+        time.sleep(0.01)

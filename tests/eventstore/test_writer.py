@@ -3,8 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from eventsourcing.persistence import IntegrityError
+from prometheus_client import REGISTRY
 
 from eventstore.append import Job
 from eventstore.marker import appended
@@ -62,6 +63,28 @@ def test_a_job_that_cannot_be_stored_takes_nobody_along() -> None:
         positions = list(callers.map(shared.store, good))
         assert failing.exception() is not None
     assert sorted(positions) == [1, 2, 3, 4, 5]
+
+
+def test_commits_their_jobs_and_failures_are_counted() -> None:
+    names = (
+        "commit_seconds_count",
+        "commit_jobs_count",
+        "commit_jobs_sum",
+        "commit_failures_total",
+    )
+
+    def counted() -> dict[str, float]:
+        return {name: REGISTRY.get_sample_value(f"chatledger_{name}") or 0 for name in names}
+
+    shared, before = SharedWriter(), counted()
+    for _ in range(3):
+        shared.store(Job(events(), CAUSE))
+    broken = events()
+    object.__setattr__(broken[0], "topic", None)
+    with pytest.raises(DatabaseError):
+        shared.store(Job(broken, CAUSE))
+    after = counted()
+    assert [after[name] - before[name] for name in names] == [4, 4, 4, 1]
 
 
 def kill_writers_connection(shared: SharedWriter) -> None:
