@@ -68,7 +68,16 @@ class Meter:
         self._position: int | None = None
         self._looked_at = self._next_look = 0.0
         self._sent: dict[UUID, int] = {}
-        _show_zeros()
+        # Each series begins at 0, so that its first event is an increase; and looking one up by its
+        # labels costs more than counting on it.
+        self._events = {topic: EVENTS.labels(_type(topic)) for topic in _topics()}
+        self._others = EVENTS.labels("other")
+        self._tokens = {topic: TOKENS.labels(kind) for topic, kind in _KINDS.items()}
+        self._ends = {
+            (status, reason): ENDED.labels(status, reason)
+            for status in _STATUSES.values()
+            for reason in (REASONS if status == "failed" else ("",))
+        }
 
     def step(self) -> bool:
         """Count what is new, at most a page of it; True when there is more."""
@@ -76,8 +85,9 @@ class Meter:
         if now < self._next_look:
             return False
         if now > self._looked_at + LEASE_SECONDS:
-            # Somebody else may have counted meanwhile.
+            # Somebody else may have counted meanwhile, ends of what we saw sent among it.
             self._position = None
+            self._sent.clear()
         self._looked_at, self._next_look = now, now + LOOK_SECONDS
         if self._position is None:
             self._position = max_position()
@@ -94,16 +104,17 @@ class Meter:
         return True
 
     def _count(self, event: RecordedEvent) -> None:
-        EVENTS.labels(_TYPES.get(event.topic, _OTHER)).inc()
+        topic = event.topic
+        self._events.get(topic, self._others).inc()
         try:
-            if event.topic in _KINDS:
-                TOKENS.labels(_KINDS[event.topic]).inc(event.data["amount"])
-            elif event.topic in _STATUSES:
-                self._ended(event, _STATUSES[event.topic])
+            if topic in self._tokens:
+                self._tokens[topic].inc(event.data["amount"])
+            elif topic in _STATUSES:
+                self._ended(event, _STATUSES[topic])
         except (KeyError, TypeError, ValueError) as error:
             # A changed event is for `verify` to name; the rest is still counted.
             logger.debug("event %d is not counted: %s", event.position, error)
-        if event.topic == _SENT and len(self._sent) < PENDING_MAX:
+        if topic == _SENT and len(self._sent) < PENDING_MAX:
             self._sent[event.stream_id] = event.at
 
     def _ended(self, event: RecordedEvent, status: str) -> None:
@@ -111,24 +122,12 @@ class Meter:
         if sent_at is not None:
             RESPONSE_SECONDS.observe((event.at - sent_at) / 1_000_000)
         reason = event.data["reason"] if status == "failed" else ""
-        ENDED.labels(status, reason if reason in ("", *REASONS) else "other").inc()
+        self._ends.get((status, reason), self._ends["failed", "other"]).inc()
 
 
-_TYPES = {
-    topic: topic.removeprefix("chatledger.")
-    for topic, kind in TOPICS.items()
-    if issubclass(kind, Event)
-}
-_OTHER = "other"
+def _topics() -> list[str]:
+    return [topic for topic, kind in TOPICS.items() if issubclass(kind, Event)]
 
 
-def _show_zeros() -> None:
-    """Let each series begin at 0, so that its first event is an increase."""
-    for name in _TYPES.values():
-        EVENTS.labels(name)
-    for kind in _KINDS.values():
-        TOKENS.labels(kind)
-    for status in ("done", "cancelled"):
-        ENDED.labels(status, "")
-    for reason in REASONS:
-        ENDED.labels("failed", reason)
+def _type(topic: str) -> str:
+    return topic.removeprefix("chatledger.")
