@@ -7,16 +7,16 @@ import pytest
 from django.db import connection
 from hypothesis import HealthCheck, settings
 
+from tests.faults.counts import FULL, SEED
+from tests.figures import figure, pytest_terminal_summary
+
+__all__ = ["figure", "pytest_terminal_summary"]
+
 # The same examples in every run, however busy the machine: a run that fails can be run again.
 settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
-
-from tests.faults.counts import FULL, SEED
-from tests.figures import figure, pytest_terminal_summary
-
-__all__ = ["figure", "pytest_terminal_summary"]
 
 #: A table of so many bytes, with what was deleted from it, is emptied the thorough way.
 DELETED_BYTES_MAX = 256 * 1024

@@ -25,7 +25,7 @@ def prepare() -> None:
     """Django, with keys and a folder of its own; nothing of it is used but the settings."""
     from tests import services_plugin
 
-    services_plugin._start("embedded")
+    services_plugin._start("embedded", services=False)
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     import django
 
