@@ -1,8 +1,6 @@
 """What breaks, and what must hold all the same. Real processes, really killed."""
 
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,39 +11,6 @@ from tests.stack.client import User
 from tests.stack.services import EmbeddedService, FullService, wait_for
 
 SLOW_WORKER = [sys.executable, "-m", "tests.stack.slow_worker"]
-
-
-def send_all(users: list[User], count: int, **options: str) -> list[str]:
-    """Send `count` messages from these users in parallel; returns the ids of what was accepted."""
-
-    def send(number: int) -> str:
-        answer = users[number % len(users)].send("hello", **options)
-        assert answer.status_code in (201, 202), answer.text
-        return answer.headers["location"].split("/")[2]
-
-    with ThreadPoolExecutor(16) as clients:
-        return list(clients.map(send, range(count)))
-
-
-def test_a_killed_worker_costs_seconds_and_no_message(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    with FullService(tmp_path / "stack", commands={"worker": [*SLOW_WORKER, "2"]}) as full:
-        user = full.user("killer")
-        messages = send_all([user], 40, prefer="respond-async")
-        other = full.user("bystander")
-        messages += send_all([other], 10, prefer="respond-async")
-        wait_for(lambda: len(full.ledger().pending) < 50, 20, "the worker to be at work")
-        full.stack.kill("worker-1")
-        killed_at = time.monotonic()
-        full.stack.start("worker-1")
-        wait_for(lambda: not full.ledger().pending, 30, "every message to end")
-        recovery_seconds = time.monotonic() - killed_at
-        record_property("recovery_seconds", round(recovery_seconds, 1))
-        assert recovery_seconds < 30
-        ledger = full.at_rest()
-        assert ledger.messages == set(messages)
-        assert {user.message(each)["status"] for each in messages[:40]} == {"done"}
 
 
 def test_a_killed_embedded_service_keeps_what_it_answered_and_ends_what_it_accepted(
@@ -86,25 +51,6 @@ def test_a_long_response_is_generated_once_by_two_workers_and_the_sweeper(tmp_pa
         assert (sent.status_code, sent.json()) == (201, {"response": "slow: hello"})
         assert calls.read_text().splitlines() == [sent.headers["location"].split("/")[2]]
         full.at_rest()
-
-
-def test_postgres_away_is_a_503_soon_and_service_again_soon_after(full: FullService) -> None:
-    user = full.user("stubborn")
-    assert user.send("hello").status_code == 201
-    full.stack.postgres.stop(mode="immediate")
-    for _ in range(3):
-        began = time.monotonic()
-        answer = user.send("hello")
-        assert answer.status_code == 503, answer.text
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert time.monotonic() - began < 3
-    full.stack.postgres.start()
-
-    def serves() -> bool:
-        return user.send("hello", prefer="wait=5").status_code == 201
-
-    wait_for(serves, 10, "service after PostgreSQL's return")
-    full.at_rest()
 
 
 def test_a_lost_data_key_stops_the_start_with_one_clear_line(embedded: EmbeddedService) -> None:
