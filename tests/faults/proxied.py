@@ -1,14 +1,17 @@
 """A full stack in which every process reaches PostgreSQL and Redis by way of proxies of its own."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from devstack.processes import DevstackError
 from devstack.stack import Stack
 from tests.faults.protocols import Postgres, Redis
 from tests.faults.proxy import Proxy
 from tests.stack.services import FullService
 
+#: How often a process that ends at once is started.
+STARTS_MAX = 5
 #: Kinds of processes that have proxies.
 KINDS = ("web", "worker", "followers")
 
@@ -51,6 +54,14 @@ class ProxiedService(FullService):
     def redis(self, name: str = "web") -> Proxy:
         """What this process, or the first of its kind, reaches Redis through."""
         return self.stack.redis_proxies[name if "-" in name else f"{name}-1"]
+
+    def bring_back(self, name: str) -> None:
+        """Start a process that has ended, and again if it ends, as a service manager does."""
+        for _ in range(STARTS_MAX - 1):
+            # It refuses to start on a database that does not answer it in 2 s.
+            with suppress(DevstackError):
+                return self.stack.start(name)
+        return self.stack.start(name)
 
     def environment(self) -> dict[str, str]:
         direct = {"DATABASE_URL": self.stack.postgres.url, "REDIS_URL": self.stack.redis.url}

@@ -48,7 +48,7 @@ def test_a_web_process_killed_within_sends_loses_nothing_that_it_answered(
                 time.sleep(dice.uniform(0, ALIVE_SECONDS_MAX))
                 shared.stack.kill("web-1")
                 began = time.monotonic()
-                shared.stack.start("web-1")
+                shared.bring_back("web-1")
                 recovered.append(time.monotonic() - began)
         finally:
             done.set()
