@@ -7,11 +7,10 @@ time; then the database's own clock is set back and right again, and that of an 
 import json
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -24,7 +23,9 @@ from tests.faults.checker import check
 from tests.faults.counts import count
 from tests.stack.client import User
 from tests.stack.ledger_check import Ledger
-from tests.stack.services import EmbeddedService, FullService, Service, wait_for
+from tests.stack.services import REST_SECONDS, EmbeddedService, FullService, Service, wait_for
+
+SetClock = Callable[[int], object]
 
 HOUR_SECONDS = 3600
 SENDS = count(short=24, full=400)
@@ -149,7 +150,8 @@ def test_a_database_whose_clock_is_set_back_and_right_again_fails_nothing_early(
 ) -> None:
     with FullService(tmp_path / "stack", stack=WrongDatabaseStack, extra_env=env) as full:
         assert isinstance(full.stack, WrongDatabaseStack)
-        go_back_and_forth(full, full.stack.set_clock)
+        worker = full.stack.processes["worker-1"]
+        go_back_and_forth(full, full.stack.set_clock, stop_work=worker.stop, go_on=worker.start)
 
 
 def test_an_embedded_service_whose_clock_is_set_back_and_right_again_fails_nothing_early(
@@ -162,17 +164,26 @@ def test_an_embedded_service_whose_clock_is_set_back_and_right_again_fails_nothi
         go_back_and_forth(service, clock.set)
 
 
-def go_back_and_forth(service: Service, set_clock: Any) -> None:
+def go_back_and_forth(
+    service: Service,
+    set_clock: SetClock,
+    *,
+    stop_work: Callable[[], object] = lambda: None,
+    go_on: Callable[[], object] = lambda: None,
+) -> None:
     """Set the clock back while messages are pending, and right when all has ended."""
+    patience_seconds = DEADLINE_SECONDS + SWEEP_SECONDS_MAX
     users = some_users(service)
     messages = send_all(users, SENDS // 4)
     with wrong(set_clock, -HOUR_SECONDS):
         stands_at = service.ledger().lines[-1].at
         messages |= send_all(users, SENDS // 4)
+        wait_for(lambda: not service.ledger().pending, REST_SECONDS, "every message to end")
+        stop_work()
         hung = users[0].send("hang", prefer="respond-async").json()["id"]
-        # The log's time stands still: it is the sweeper's patience that ends the one that hangs.
-        patience_seconds = DEADLINE_SECONDS + SWEEP_SECONDS_MAX
-        wait_for(lambda: not service.ledger().pending, patience_seconds, "every message to end")
+        # The log's time stands still: without a worker it is the sweeper's patience that ends it.
+        wait_for(lambda: not service.ledger().pending, patience_seconds, "the last one to end")
+        go_on()
         ledger = check(service)
         assert ledger.lines[-1].at < stands_at + 1_000_000
         assert ledger.end_of(hung).data["reason"] == "deadline"
@@ -182,7 +193,7 @@ def go_back_and_forth(service: Service, set_clock: Any) -> None:
 
 
 @contextmanager
-def wrong(set_clock: Any, seconds: int) -> Iterator[None]:
+def wrong(set_clock: SetClock, seconds: int) -> Iterator[None]:
     set_clock(seconds)
     yield
     set_clock(0)
