@@ -5,6 +5,7 @@ nothing. An aggregate's methods decide, and then trigger. Replayed from the star
 the aggregate back.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self, get_type_hints
@@ -135,7 +136,7 @@ class AggregateSnapshot(CanSnapshotAggregate[UUID]):
 
     def mutate(self, _: None) -> Any:
         aggregate = object.__new__(self.aggregate_class)
-        hints = get_type_hints(self.aggregate_class)
+        hints = _hints(self.aggregate_class)
         state = {name: _typed(value, hints[name]) for name, value in self.state.items()}
         aggregate.__dict__.update(
             state, _id=self.originator_id, _version=self.originator_version, _pending_events=[]
@@ -163,6 +164,12 @@ def uuid_fields(event_class: type[Event]) -> frozenset[str]:
         for field in fields(event_class)
         if field.name not in ENVELOPE and hints[field.name] in (UUID, UUID | None)
     )
+
+
+@functools.cache
+def _hints(aggregate_class: type[Aggregate]) -> dict[str, Any]:
+    """The types of an aggregate's fields: looking them up takes longer than to load a snapshot."""
+    return get_type_hints(aggregate_class)
 
 
 def _typed(value: Any, hint: Any) -> Any:
