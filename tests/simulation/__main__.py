@@ -1,9 +1,10 @@
 """`make simulation`: very many operations, on as many processes as there are cores.
 
-    python -m tests.simulation [OPERATIONS]
+    python -m tests.simulation [OPERATIONS [WORLDS]]
 
-Each process runs rounds, each with a seed of its own, until all together have done so many
-operations. A round that fails prints its seed and the command that runs it again, and ends all.
+Each process runs rounds of so many worlds, each round with a seed of its own, until all together
+have done so many operations. A round that fails prints its seed and the command that runs it
+again, and ends all.
 """
 
 import multiprocessing
@@ -33,13 +34,14 @@ def main() -> int:
     prepare()
     from tests.simulation import operations, rounds
 
+    worlds = int(sys.argv[2]) if len(sys.argv) > 2 else rounds.WORLDS
     began, first = time.monotonic(), rounds.first_seed()
     count = 1 if wanted == 1 else len(os.sched_getaffinity(0))
     spawning = multiprocessing.get_context("spawn")
     said: Any = spawning.Queue()
     stop = spawning.Event()
     processes = [
-        spawning.Process(target=work, args=(first + number, count, stop, said), daemon=True)
+        spawning.Process(target=work, args=(first + number, count, worlds, stop, said), daemon=True)
         for number in range(count)
     ]
     for process in processes:

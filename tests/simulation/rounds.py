@@ -65,7 +65,8 @@ def run(seed: int, *, worlds: int = WORLDS, shrinking: bool = True) -> Round:
     try:
         run_state_machine_as_test(machine, settings=chosen)
     except BaseException as error:
-        error.add_note(f"again: {SEED_VARIABLE}={seed} .venv/bin/python -m tests.simulation 1")
+        again = f"{SEED_VARIABLE}={seed} .venv/bin/python -m tests.simulation 1 {worlds}"
+        error.add_note(f"again: {again}")
         raise
     return Round(seed, dict(Simulation.done))
 

@@ -5,14 +5,14 @@ import traceback
 from typing import Any
 
 
-def work(seed: int, step: int, stop: Any, said: Any) -> None:
+def work(seed: int, step: int, worlds: int, stop: Any, said: Any) -> None:
     prepare()
     from tests.simulation import rounds
 
     with rounds.simulated():
         while not stop.is_set():
             try:
-                found = rounds.run(seed)
+                found = rounds.run(seed, worlds=worlds)
             except BaseException as error:  # noqa: BLE001 (whatever it is, it is what was found)
                 lines = traceback.format_exception(error, limit=-4)
                 said.put((seed, {}, "".join(lines)))
