@@ -127,15 +127,15 @@ ENDS = (
     Mutant(
         "the sweeper sends again what nobody works on",
         "conversations/sweeper.py",
-        "        self._resend([row for row in rows if row not in overdue], now)\n",
-        "",
+        "            if now < known.resend_at:\n",
+        "            if now < float('inf'):\n",
         (SWEEPER,),
     ),
     Mutant(
         "the sweeper fails what is past its deadline",
         "conversations/sweeper.py",
-        "        for row in overdue:\n            self._fail(row)\n",
-        "",
+        'end_with_failure(row.message_id, "deadline", ',
+        '(lambda *_: None)(row.message_id, "deadline", ',
         (SWEEPER,),
     ),
     Mutant(
