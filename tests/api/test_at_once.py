@@ -1,14 +1,15 @@
 """How much of something one user may have going on at a time: event streams and exports."""
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from accounts.at_once import RETRY_AFTER_SECONDS, AtOnce, TooManyAtOnce
+from accounts.at_once import RETRY_AFTER_SECONDS, AtOnce, Held, TooManyAtOnce
 from conversations.api import streams
 from privacy.api import exports
 from tests.api.client import Api, User, assert_problem
@@ -118,3 +119,49 @@ def test_each_user_has_as_many_as_any_other_and_nobody_is_remembered() -> None:
         pass
 
     assert not some._going
+
+
+async def parts() -> AsyncGenerator[bytes]:
+    yield b"one"
+    yield b"two"
+
+
+async def closed(answer: Held) -> None:
+    assert await anext(answer) == b"one"
+    await answer.aclose()
+
+
+async def closed_before_it_began(answer: Held) -> None:
+    await answer.aclose()
+
+
+async def read_to_its_end(answer: Held) -> None:
+    assert [part async for part in answer] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("end", [closed, closed_before_it_began, read_to_its_end])
+def test_whatever_ends_an_answer_gives_back_what_was_held_for_it(
+    end: Callable[[Held], Coroutine[Any, Any, None]],
+) -> None:
+    given_back: list[str] = []
+    held = ExitStack()
+    held.callback(given_back.append, "a place")
+    answer = Held(parts(), held)
+
+    asyncio.run(end(answer))
+
+    assert given_back == ["a place"]
+    del answer
+    assert given_back == ["a place"]
+
+
+def test_an_answer_that_nobody_began_gives_it_back_too() -> None:
+    given_back: list[str] = []
+    held = ExitStack()
+    held.callback(given_back.append, "a place")
+
+    answer = Held(parts(), held)
+    assert not given_back
+    del answer
+
+    assert given_back == ["a place"]
