@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Self
 from uuid import UUID
 
-from accounts.rate_limits import refused
+from accounts.metrics import refused
 
 #: When it is worth another try: nobody knows when one of those that go on will end.
 RETRY_AFTER_SECONDS = 5

@@ -19,6 +19,7 @@ from accounts.counters import (
     MemoryCounters,
     RedisCounters,
 )
+from accounts.metrics import refused
 from accounts.rates import Rate
 from eventstore.once import once
 
@@ -109,11 +110,6 @@ LOGIN = RateLimit("login", "RATE_LIMIT_LOGIN")
 REGISTER = RateLimit("register", "RATE_LIMIT_REGISTER")
 #: Sends, by user.
 SEND = RateLimit("send", "RATE_LIMIT_SEND")
-
-
-def refused(limit: str) -> None:
-    """Note that a limit refused something."""
-    logger.debug("the limit %s refused a request", limit)
 
 
 def _nothing() -> None:
