@@ -27,10 +27,10 @@ from tests.stack.services import FullService, wait_for
 HASTE = 1 if FULL else 5
 HEARTBEAT_SECONDS = 15.0 / HASTE
 LEASE_SECONDS = 10.0 / HASTE
-RESPONSE_SECONDS = 0.5
+RESPONSE_SECONDS = 1.0
 ROUNDS = count(short=3, full=50)
 AT_ONCE = 8
-MESSAGES_A_USER = 32
+ROUNDS_A_USER = 4
 DELIVERIES = 3
 STALLED = 8
 REST_SECONDS = 60.0
@@ -63,10 +63,8 @@ def slow() -> Iterator[Slow]:
             yield Slow(full, calls)
 
 
-def send(users: list[User], number: int) -> list[str]:
-    answers = [
-        users[n % len(users)].send(f"message {n}", prefer="respond-async") for n in range(number)
-    ]
+def send(user: User, number: int) -> list[str]:
+    answers = [user.send(f"message {n}", prefer="respond-async") for n in range(number)]
     assert {answer.status_code for answer in answers} == {202}
     return [answer.json()["id"] for answer in answers]
 
@@ -115,11 +113,11 @@ def wait_for_an_empty_broker(full: FullService) -> None:
 
 def test_what_is_delivered_many_times_ends_once(slow: Slow, again: Again) -> None:
     full = slow.full
-    users = [full.user(f"twice-{n}") for n in range(-(-ROUNDS * AT_ONCE // MESSAGES_A_USER))]
+    users = [full.user(f"twice-{n}") for n in range(-(-ROUNDS // ROUNDS_A_USER))]
     messages = []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         # So few that threads are free for the others while the first are at work.
-        pending = send(users, AT_ONCE)
+        pending = send(users[number // ROUNDS_A_USER], AT_ONCE)
         again.bring(pending)
         messages += pending
         wait_for(lambda: not full.ledger().pending, REST_SECONDS, "every message to end")
@@ -140,11 +138,14 @@ def test_a_worker_that_is_stalled_past_its_heartbeat_comes_back_too_late(
     stalled, other = full.stack.processes["worker-1"], full.stack.processes["worker-2"]
     other.stop()
     before = slow.calls
-    messages = send([full.user("stalled")], STALLED)
+    messages = send(full.user("stalled"), STALLED)
     wait_for(lambda: (slow.calls - before).total() == STALLED, REST_SECONDS, "all to be begun")
     stalled.send(Signals.SIGSTOP)
     began = time.monotonic()
     try:
+        # On a busy machine some of them have just ended.
+        cut_off = set(messages) & full.ledger().pending
+        assert cut_off
         full.stack.start("worker-2")
         wait_for(lambda: not full.ledger().pending, REST_SECONDS, "the other worker's ends")
         ended_seconds = time.monotonic() - began
@@ -160,7 +161,7 @@ def test_a_worker_that_is_stalled_past_its_heartbeat_comes_back_too_late(
     ledger = check(full)
     figure("seconds to the ends of a stalled worker's messages", [ended_seconds])
     # It has done its work, and come too late with it.
-    assert slow.calls - before == Counter(messages * 2)
+    assert slow.calls - before == Counter([*messages, *cut_off])
     assert len(ledger.lines) == events
     assert {ledger.end_of(each).kind for each in messages} == {"ResponseGenerated"}
     assert ended_seconds > LEASE_SECONDS / 2
