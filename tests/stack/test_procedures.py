@@ -63,7 +63,16 @@ def test_a_backup_made_under_load_is_restored_without_what_was_erased_since(
     assert again.tokens() == 1_004_000 - 100 * (len(ledger.messages) - 1)
     assert again.send("bye").json() == {"response": "Goodbye! Have a great day!"}
 
-    # The dump of the same moment goes into a new database, as the page checks one.
+    # The dump of the same moment goes into new databases: one that serves, one that checks it.
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "keys.env").write_bytes((tmp_path / "var" / "keys.env").read_bytes())
+    loaded = shell.run(
+        f"export VAR_DIR='{new}'\n" + block("load_log backup.dump --erasures"),
+        without=("DATABASE_URL", "REDIS_URL"),
+    )
+    assert "1 users and 0 conversations were erased again" in loaded
+    assert "read models: no difference" in loaded
     check = block("/tmp/check/keys.env").replace("/tmp/check", str(tmp_path / "check"))
     checked = shell.run(check, without=("DATABASE_URL", "REDIS_URL"))
     assert "differences" not in checked
