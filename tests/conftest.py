@@ -22,7 +22,18 @@ settings.load_profile("suite")
 DELETED_BYTES_MAX = 256 * 1024
 #: Folders and files that take long, longest first: what is begun last should be short, so that
 #: the processes of `-n` end together.
-LONG = ("test_price_table.py", "test_proof.py", "test_faults.py", "test_races.py", "stack")
+LONG = (
+    "test_price_table.py",
+    "test_bank.py",
+    "test_proof.py",
+    "test_procedures.py",
+    "test_worker_killed.py",
+    "test_redis_lost.py",
+    "faults",
+    "attacks",
+    "simulation",
+    "stack",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

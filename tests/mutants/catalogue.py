@@ -315,6 +315,20 @@ ACCESS = (
         "",
         (f"{CONVERSATIONS}::test_a_deletion_destroys_the_key_and_all_text_reads_erased",),
     ),
+    Mutant(
+        "a limit allows so many and no more",
+        "accounts/rate_limits.py",
+        "        if not count.allowed:\n",
+        "        if count is None:\n",
+        ("tests/api/test_rate_limits.py",),
+    ),
+    Mutant(
+        "a right password gives its guess back",
+        "accounts/guesses.py",
+        "        raise\n    give_back()\n",
+        "        raise\n",
+        ("tests/api/test_rate_limits.py",),
+    ),
 )
 
 MUTANTS = (*PAYMENT, *ENDS, *LOG, *ACCESS)
