@@ -13,7 +13,9 @@ import pytest
 from pytest_django import Settings
 
 from accounts.domain import Account
+from audit.dumps import loading
 from audit.dumps.loading import fill_read_models, load
+from eventstore.database import writing
 from eventstore.domain import TOPICS, AggregateSnapshot
 from eventstore.log import EventLog
 from eventstore.models import EventRecord
@@ -29,10 +31,15 @@ LOGS = sorted(FOLDER.glob("*.dump"))
 
 @pytest.fixture(autouse=True)
 def fresh_process(
-    transactional_db: None, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+    transactional_db: None,
+    settings: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
     """What a process remembers of a database belongs to that database alone."""
     forget_the_database()
+    # Threads of this process keep connections from earlier tests: none is a service's.
+    monkeypatch.setattr(loading, "writing_alone", writing)
     settings.ERASURES_FILE = tmp_path_factory.mktemp("lists") / "erasures.jsonl"
     yield
     forget_the_database()
