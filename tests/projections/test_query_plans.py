@@ -28,6 +28,10 @@ SHORT, SHORT_COUNT = 20, 100
 def thousands_of_rows() -> None:
     """One long conversation between many short ones; one user with many conversations, and many."""
     drain(ProjectionRunner())
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            # Making the rows may take longer on a busy machine than a transaction may be idle.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     places = iter(range(1, 1_000_000))
     ids = story.messages(100_000)
     talks = list(story.conversations(SHORT_COUNT))
