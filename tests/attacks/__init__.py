@@ -4,7 +4,7 @@ Where each row of the table of attacks has its home:
 
 - JWTs: `tests/api/test_jwt.py`, `test_logout.py`, `test_password.py`, `test_activation.py`; one of
   8 MB: `test_raw_bytes.py`
-- parallel registrations of one name: `tests/stack/test_races.py`
+- parallel registrations of one name: `tests/faults/test_races.py`
 - names and passwords: `tests/api/test_register.py`
 - parallel logins, wrong name against wrong password: `test_logins.py`
 - every route with two users, a model's base URL: `test_two_users.py`
