@@ -4,9 +4,10 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import copy_context
 from functools import partial
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from structlog.contextvars import bind_contextvars
 
 from accounts import commands, schemas
 from accounts.addresses import client_address
+from accounts.at_once import AtOnce
 from accounts.domain import STAFF, AccountErased
 from accounts.guesses import claim_of, counted_guess
 from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
@@ -32,7 +34,7 @@ from eventstore.instants import parse_instant, rfc3339, settle
 from projections import queries
 from projections.progress import shown
 
-Arguments = ParamSpec("Arguments")
+C = TypeVar("C")
 R = TypeVar("R")
 
 PAGE_DEFAULT = 100
@@ -41,6 +43,8 @@ PAGE_MAX = 1000
 PASSWORD_THREADS_MAX = 2
 #: Requests that wait for their turn at that: more of them would wait for many seconds.
 PASSWORDS_WAITING_MAX = 128
+#: Of all these one address may have so many: half of the places are left to others.
+PASSWORDS_AN_ADDRESS_MAX = 64
 
 router = Router(tags=["accounts"])
 
@@ -330,21 +334,28 @@ def _change_password(request: ApiRequest, command: commands.ChangePassword) -> i
 
 
 async def in_password_thread(
-    function: Callable[Arguments, R], *args: Arguments.args, **kwargs: Arguments.kwargs
+    function: Callable[[ApiRequest, C], R], request: ApiRequest, command: C
 ) -> R:
     """Run what hashes a password where it keeps no other request waiting.
 
-    Raises `PasswordsBusy`, and `StoreUnavailable` as `in_thread` does.
+    Raises `TooManyAtOnce` for an address that has its share waiting already, `PasswordsBusy` when
+    all places are taken, and `StoreUnavailable` as `in_thread` does.
     """
-    if not _places.acquire(blocking=False):
-        raise PasswordsBusy
-    call = partial(guarded, function, *args, **kwargs)
-    running = _password_threads.submit(copy_context().run, call)
-    # Its place is taken until it has run, whether or not anybody still waits for it.
-    running.add_done_callback(lambda _: _places.release())
-    return await while_it_answers(asyncio.wrap_future(running))
+    with ExitStack() as held:
+        held.enter_context(passwords.one(client_address(request)))
+        if not _places.acquire(blocking=False):
+            raise PasswordsBusy
+        held.callback(_places.release)
+        call = partial(guarded, function, request, command)
+        running = _password_threads.submit(copy_context().run, call)
+        give_back = held.pop_all().close
+    # Its place is taken until it has run, whether or not anybody still waits for it: so nobody
+    # who gives up may cancel it.
+    running.add_done_callback(lambda _: give_back())
+    return await while_it_answers(asyncio.shield(asyncio.wrap_future(running)))
 
 
 _password_threads = ThreadPoolExecutor(PASSWORD_THREADS_MAX, thread_name_prefix="password")
 _places = threading.BoundedSemaphore(PASSWORD_THREADS_MAX + PASSWORDS_WAITING_MAX)
+passwords = AtOnce("passwords", PASSWORDS_AN_ADDRESS_MAX)
 HASHES_WAITING.set_function(_password_threads._work_queue.qsize)  # noqa: SLF001 (counting beside it would miss who gave up)

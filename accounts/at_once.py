@@ -1,11 +1,10 @@
-"""How much of something one user may have going on at a time in a process: streams, exports."""
+"""How much one may have going on at a time in a process: streams, exports, passwords."""
 
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Self
-from uuid import UUID
 
 from accounts.metrics import refused
 
@@ -14,7 +13,7 @@ RETRY_AFTER_SECONDS = 5
 
 
 class TooManyAtOnce(Exception):
-    """The user has as many of these going on as one may."""
+    """A user, or an address, has as many of these going on as one may."""
 
     def __init__(self, name: str, most: int) -> None:
         super().__init__(f"at most {most} {name} at a time")
@@ -23,22 +22,23 @@ class TooManyAtOnce(Exception):
 
 
 class AtOnce:
-    """At most so many of something for each user; `name` says of what, in the plural."""
+    """At most so many of something for each user or address; `name` says of what, in the plural."""
 
     def __init__(self, name: str, most: int) -> None:
         self.name = name
         self.most = most
-        self._guard = threading.Lock()
+        # Whatever the collector finds gives its place back, maybe in the middle of a block of ours.
+        self._guard = threading.RLock()
         # Only those who have something going on are in it.
-        self._going: Counter[UUID] = Counter()
+        self._going: Counter[Hashable] = Counter()
 
     @contextmanager
-    def one(self, user_id: UUID) -> Iterator[None]:
-        """Let the block be one of the user's, or raise `TooManyAtOnce`."""
+    def one(self, whose: Hashable) -> Iterator[None]:
+        """Let the block be one of theirs, or raise `TooManyAtOnce`."""
         with self._guard:
-            allowed = self._going[user_id] < self.most
+            allowed = self._going[whose] < self.most
             if allowed:
-                self._going[user_id] += 1
+                self._going[whose] += 1
         if not allowed:
             refused(self.name)
             raise TooManyAtOnce(self.name, self.most)
@@ -46,9 +46,9 @@ class AtOnce:
             yield
         finally:
             with self._guard:
-                self._going[user_id] -= 1
-                if not self._going[user_id]:
-                    del self._going[user_id]
+                self._going[whose] -= 1
+                if not self._going[whose]:
+                    del self._going[whose]
 
 
 class Held(AsyncIterator[bytes]):

@@ -3,7 +3,7 @@
 from prometheus_client import Counter, Gauge
 
 #: The limits that refuse requests; each has a series from the start.
-LIMITS = ("login", "register", "send", "streams", "exports")
+LIMITS = ("login", "register", "send", "streams", "exports", "passwords")
 
 HASHES_WAITING = Gauge(
     "chatledger_hashes_waiting", "Requests that wait for a thread to hash their password."

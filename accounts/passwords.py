@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from django.contrib.auth.hashers import check_password, identify_hasher, make_password
 
@@ -33,10 +34,11 @@ def is_outdated(password_hash: str) -> bool:
 
 
 def _give_way() -> None:
-    """Lower the priority of this thread."""
+    """Lower the priority of this thread, where that is allowed."""
     if sys.platform == "linux":
         # Elsewhere a priority belongs to the process.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 _threads = ThreadPoolExecutor(HASHES_MAX, thread_name_prefix="hash", initializer=_give_way)

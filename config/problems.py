@@ -194,8 +194,8 @@ TOO_MANY_AT_ONCE = Problem(
     "too-many-at-once",
     429,
     "Too many at the same time",
-    "One user may have only so many event streams open at a time, and so many exports. Nothing was "
-    "done, and nothing was debited.",
+    "One user may have only so many event streams open at a time, and so many exports, and one "
+    "address so many passwords waiting to be checked. Nothing was done, and nothing was debited.",
     "End one of those that are open, or wait for it to end, and try again after Retry-After.",
 )
 INTERNAL_ERROR = Problem(

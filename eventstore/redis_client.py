@@ -19,14 +19,18 @@ class Breaker:
 
     def __init__(self) -> None:
         self._away_until = 0.0
+        self._away = False
 
     def __enter__(self) -> None:
         if time.monotonic() < self._away_until:
             raise redis.ConnectionError("Redis did not answer a moment ago")
+        if self._away:
+            # One looks whether it is back; nobody waits beside it.
+            self._away_until = time.monotonic() + TIMEOUT_SECONDS + AWAY_SECONDS
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-            self._away_until = time.monotonic() + AWAY_SECONDS
+        self._away = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+        self._away_until = time.monotonic() + AWAY_SECONDS if self._away else 0.0
 
 
 class BreakingRedis(redis.Redis):

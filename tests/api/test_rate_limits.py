@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import httpx
@@ -14,7 +15,9 @@ from django.conf import settings as django_settings
 from pytest_django import Settings
 
 import accounts.api
+import eventstore.database
 from accounts import rate_limits
+from accounts.at_once import AtOnce
 from accounts.counters import MemoryCounters
 from accounts.rates import Rate
 from accounts.staff_commands import DeactivateUser, deactivate_user
@@ -22,6 +25,7 @@ from eventstore.cause import Cause
 from eventstore.once import once
 from eventstore.redis_client import redis_client
 from tests.api.client import PASSWORD, Api, User, assert_problem
+from tests.stack.services import wait_for
 
 WRONG = "a guess, and a wrong one"
 
@@ -199,6 +203,39 @@ class TestWaiting:
             assert api.get("/token/", alice).status_code == 200
 
         assert log_in(api, alice.username, PASSWORD).status_code == 200
+
+    def test_one_address_leaves_places_to_others(
+        self, api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passwords = AtOnce("passwords", 1)
+        monkeypatch.setattr(accounts.api, "passwords", passwords)
+        with passwords.one("192.0.2.1"):
+            assert log_in(api, alice.username, PASSWORD).status_code == 200
+        with passwords.one("127.0.0.1"):
+            answer = log_in(api, alice.username, PASSWORD)
+            assert_problem(answer, 429, "too-many-at-once")
+            assert int(answer.headers["Retry-After"]) > 0
+
+        assert log_in(api, alice.username, PASSWORD).status_code == 200
+
+    def test_a_place_is_taken_until_the_work_has_run_though_nobody_waits_for_it_any_more(
+        self, api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As with a database that is frozen: whoever waits gives up, and the work stays in line.
+        passwords = AtOnce("passwords", 1)
+        monkeypatch.setattr(accounts.api, "passwords", passwords)
+        monkeypatch.setattr(eventstore.database, "SLOW_SECONDS", 0.01)
+        monkeypatch.setattr(eventstore.database, "answers", AsyncMock(return_value=False))
+        release = threading.Event()
+        blocked = [accounts.api._password_threads.submit(release.wait, 30) for _ in range(2)]
+        try:
+            assert log_in(api, alice.username, PASSWORD).status_code == 503
+            assert_problem(log_in(api, alice.username, PASSWORD), 429, "too-many-at-once")
+        finally:
+            release.set()
+        for each in blocked:
+            each.result(30)
+        wait_for(lambda: not passwords._going, 30, "the work to have run")
 
     def test_whatever_comes_of_it_the_place_is_given_back(
         self, api: Api, alice: User, monkeypatch: pytest.MonkeyPatch

@@ -26,10 +26,11 @@ from conversations.responders import Prompt, Reply
 from eventstore.database import THREADS_MAX, StoreUnavailable
 from eventstore.log import EventLog, event_log
 from tests.conversations.conftest import CAUSE, Send
+from tests.faults.counts import count
 from tests.stack.ledger_check import SELECT, Ledger
 
 SEED = 20_261_122
-RACES = 1_000
+RACES = count(short=250, full=1_000)
 #: Races that are under way at once, each with three threads of its own.
 LANES = 4
 #: How far apart the three may start.
@@ -298,9 +299,13 @@ def test_a_cancellation_keeps_what_readers_have_seen_of_a_stream_and_nothing_mor
         seen = Transcript()
         for item in reply_streams().close(message_id):
             seen.take(item)
-        assert seen.text == (end.response or "")
+        if end.status == "cancelled":
+            assert seen.text == (end.response or "")
+        else:
+            # What a busy Redis did not take in time, readers get from the stored response.
+            assert (end.response or "").startswith(seen.text)
         assert "".join(PIECES).startswith(seen.text)
-        assert end.cost == (FLAT_PRICE if seen.text else 0)
+        assert end.cost == (FLAT_PRICE if end.response else 0)
         spent += end.cost
     print(f"seed {SEED}: {dict(statuses)}")  # noqa: T201
     assert set(statuses) == {"cancelled", "done"}

@@ -22,10 +22,10 @@ from tests.faults.saboteur import Killer, Saboteur, Wrecker
 from tests.figures import Figure
 from tests.stack.ledger_check import ENDS, Ledger
 
-SECONDS = count(short=20, full=600)
+SECONDS = count(short=10, full=600)
 ACCOUNTS = count(short=16, full=200)
-SENDS_MIN = count(short=60, full=8_000)
-FAULTS_MIN = count(short=4, full=120)
+SENDS_MIN = count(short=20, full=8_000)
+FAULTS_MIN = count(short=2, full=120)
 CUSTOMERS = count(short=8, full=20)
 #: Between two faults of one saboteur, on average.
 PAUSE_SECONDS = 2.0
