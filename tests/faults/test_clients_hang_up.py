@@ -70,7 +70,7 @@ def from_the_stream(user: User, text: str, dice: random.Random) -> None:
 
 def from_the_wait(user: User, text: str, dice: random.Random) -> None:
     """Give up waiting for the answer: the connection is closed, and nothing is said."""
-    patience = httpx.Timeout(10.0, read=dice.uniform(0.3, len(PIECES) * PIECE_SECONDS))
+    patience = httpx.Timeout(10.0, read=dice.uniform(0.3, 0.7 * len(PIECES) * PIECE_SECONDS))
     headers = {"Authorization": f"Bearer {user.jwt}"}
     with httpx.Client(verify=False, timeout=patience) as client, pytest.raises(httpx.ReadTimeout):
         client.post(f"{user.url}/send/", json={"message": text}, headers=headers)
