@@ -1,10 +1,12 @@
 """Start and stop what runs beside the requests: the listener, the worker and the followers."""
 
 import logging
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Protocol
 
@@ -12,7 +14,12 @@ from django.conf import settings
 
 logger = logging.getLogger(__name__)
 
+#: How long the followers may take to end, and how long all parts of a process together, web
+#: processes apart, which have answered for some seconds before.
 STOP_TIMEOUT_SECONDS = 5.0
+PARTS_STOP_SECONDS = 8.0
+#: How long the interpreter may then wait for threads whose work nobody waits for.
+LEAVE_SECONDS = 0.5
 
 
 class Stoppable(Protocol):
@@ -96,8 +103,7 @@ def start_followers() -> Stoppable:
 
     def join() -> None:
         stop.set()
-        for thread in threads:
-            thread.join(STOP_TIMEOUT_SECONDS)
+        _join(threads, STOP_TIMEOUT_SECONDS)
 
     return _Callback(join)
 
@@ -114,20 +120,61 @@ def web_parts() -> tuple[Callable[[], Stoppable], ...]:
 
 
 class Runtime:
-    """The running parts of one process, stopped in the opposite order."""
+    """The running parts of one process."""
 
     def __init__(self) -> None:
-        self._parts = ExitStack()
+        self._parts: list[Stoppable] = []
 
     def start(self, parts: tuple[Callable[[], Stoppable], ...]) -> None:
         """Start all the parts, or none."""
-        with ExitStack() as started:
+        try:
             for start in parts:
-                started.callback(start().stop)
-            self._parts = started.pop_all()
+                self._parts.append(start())
+        except BaseException:
+            self.stop()
+            raise
 
-    def stop(self) -> None:
-        self._parts.close()
+    def stop(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Stop all of them at once, and wait for no longer than this for all together.
+
+        What waits for a database that says nothing does not end: `leave` does without it.
+        """
+        parts, self._parts = self._parts, []
+        threads = [threading.Thread(target=_stop, args=(part,), daemon=True) for part in parts]
+        for thread in threads:
+            thread.start()
+        _join(threads, timeout_seconds)
+
+
+def _stop(part: Stoppable) -> None:
+    try:
+        part.stop()
+    except Exception:
+        logger.exception("a part of this process could not be stopped")
+
+
+def _join(threads: Iterable[threading.Thread], timeout_seconds: float) -> None:
+    """Wait until the threads have ended, but no longer than this for all together."""
+    deadline = time.monotonic() + timeout_seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def leave() -> None:
+    """Let this process end soon, although Python waits for threads before it ends.
+
+    To be called when all is done: a thread that still waits for a database does it for nobody.
+    """
+    leaving = threading.Timer(LEAVE_SECONDS, _leave_now)
+    leaving.daemon = True
+    leaving.start()
+
+
+def _leave_now() -> None:
+    logger.info("leaving threads behind that have not ended")
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def run_until_stopped(parts: tuple[Callable[[], Stoppable], ...]) -> None:
@@ -146,7 +193,8 @@ def run_until_stopped(parts: tuple[Callable[[], Stoppable], ...]) -> None:
         stopped.wait()
         logger.info("stopping")
     finally:
-        runtime.stop()
+        runtime.stop(PARTS_STOP_SECONDS)
+    leave()
 
 
 class _Callback:

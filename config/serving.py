@@ -14,6 +14,7 @@ from django.apps import apps
 from django.conf import settings
 from uvicorn.supervisors.statreload import StatReload
 
+from config import runtime
 from config.checks import StartRefused, require_private_debugging
 from config.environment import PROJECT_DIR
 from config.http_protocol import LimitedHttpProtocol
@@ -132,6 +133,7 @@ class AnnouncingServer(uvicorn.Server):
         asgi.cut_streams()
         replies.stop_waiting()
         await super().shutdown(sockets)
+        runtime.leave()
 
 
 def announce(url: str) -> None:

@@ -1,18 +1,21 @@
 """PostgreSQL goes away at once and comes back, or says nothing any more."""
 
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from signal import Signals
 
+from devstack.application import PROJECT
 from tests.faults.checker import check
 from tests.faults.counts import count
 from tests.faults.journal import Entry, Journal
 from tests.faults.log_watcher import LogWatcher
-from tests.faults.proxied import ProxiedService
+from tests.faults.proxied import KINDS, ProxiedService
 from tests.figures import Figure
 from tests.stack.client import User
 
@@ -21,6 +24,9 @@ FREEZES = count(short=1, full=10)
 CLIENTS = 4
 ANSWER_SECONDS_MAX = 3.0
 RETURN_SECONDS_MAX = 10.0
+#: Less than what a container engine waits before it kills.
+STOP_SECONDS_MAX = 10.0
+ENDED = 8
 SENDS_MAX = 50_000
 #: More than there are threads for reading, so that some have to wait for one.
 READS_AT_ONCE = 40
@@ -91,6 +97,57 @@ def test_a_frozen_postgres_is_a_503_soon_and_service_again_when_it_thaws(
     assert max(refused) < ANSWER_SECONDS_MAX
     assert max(returned) < RETURN_SECONDS_MAX
     check(shared, journal)
+
+
+def test_processes_that_are_told_to_stop_do_so_while_postgres_is_frozen(
+    shared: ProxiedService, figure: Figure
+) -> None:
+    user, journal = shared.user("told-to-stop"), Journal()
+    ended = [journal.send(user, "hello", f"stop-{n}", prefer="wait=30") for n in range(ENDED)]
+    assert [entry.status for entry in ended] == [201] * ENDED
+    names = [name for name in shared.stack.processes if name.split("-")[0] in KINDS]
+    stopped: dict[str, float] = {}
+    with ThreadPoolExecutor(4 * len(names)) as threads, frozen(shared):
+        # What has ended comes once more: a worker asks the log about it, which says nothing.
+        enqueue_again(shared, [entry.message_id for entry in ended])
+        users = [replace(user, url=url) for url in shared.stack.urls]
+        first = [threads.submit(seconds_to_refusal, each, "/token/") for each in users]
+        assert max(each.result(60) for each in first) < ANSWER_SECONDS_MAX
+        last = [threads.submit(each.get, "/token/") for each in users]
+        stopping = {name: threads.submit(seconds_to_stop, shared, name) for name in names}
+        stopped = {name: each.result(60) for name, each in stopping.items()}
+        assert [answer.result(60).status_code for answer in last] == [503] * len(last)
+    for name in names:
+        shared.bring_back(name)
+    figure("seconds to a stop while PostgreSQL is frozen", list(stopped.values()))
+    assert max(stopped.values()) < STOP_SECONDS_MAX, stopped
+    assert journal.send_again(user, "back", "back-after-stop", prefer="wait=30").status == 201
+    check(shared, journal)
+
+
+def seconds_to_stop(shared: ProxiedService, name: str) -> float:
+    process = shared.stack.processes[name]
+    began = time.monotonic()
+    process.send(Signals.SIGTERM)
+    assert process.wait(5 * STOP_SECONDS_MAX), f"{name} does not stop"
+    seconds = time.monotonic() - began
+    assert process.exit_code == 0, f"{name}: {process.how_it_ended}"
+    assert "Traceback" not in process.log_tail()
+    return seconds
+
+
+def enqueue_again(shared: ProxiedService, message_ids: list[str]) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.faults.enqueue_again", "1"],
+        input="\n".join(message_ids),
+        env=shared.environment(),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert said.stdout.split() == ["ready", *["1"] * len(message_ids)]
 
 
 @contextmanager
