@@ -10,6 +10,9 @@ from projections.registry import PROJECTIONS
 
 #: Pending messages are counted by age, in seconds, up to each of these bounds and beyond the last.
 AGES_SECONDS = (10, 60)
+#: Messages count as overdue so long after their deadline: the sweeper, which fails them, comes once
+#: a second, and a restart of the followers is no reason for an alarm.
+OVERDUE_SECONDS = 10
 SEALER = "sealer"
 
 
@@ -109,7 +112,7 @@ def _pending(now: int) -> tuple[dict[str, int], int | None, int]:
             + ", count(CASE WHEN sent_at > %s THEN 1 END)" * len(younger)
             + " FROM projections_pending WHERE generation ="
             " (SELECT generation FROM projections_pointer WHERE name = 'pending')",
-            [now, *younger],
+            [now - OVERDUE_SECONDS * 1_000_000, *younger],
         )
         count, oldest_at, overdue, *up_to = cursor.fetchone()
     counts = [high - low for low, high in zip((0, *up_to), (*up_to, count), strict=True)]

@@ -106,7 +106,7 @@ _BY_THE_DATABASE: tuple[_Gauge[Standing], ...] = (
     ),
     _Gauge(
         "pending_overdue_messages",
-        "Messages that have not ended although their deadline has passed.",
+        "Messages that have not ended although their deadline passed more than 10 s ago.",
         lambda now: now.overdue,
     ),
     _Gauge("sealed_position", "The last position that is sealed.", lambda now: now.sealed_position),
