@@ -2,12 +2,17 @@
 
 import io
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from django.db import InternalError, connection
 
+from audit.dumps import loading
 from audit.dumps.loading import load
 from audit.one_instant import one_instant
+from eventstore.append import take_append_lock
+from eventstore.database import writing
 from eventstore.models import EventRecord
 from tests.dumps.making import fill_the_log
 
@@ -32,12 +37,24 @@ class Slow(io.BytesIO):
         return super().readline(size)
 
 
-def test_no_time_limit_of_the_service_ends_a_load(dumped: bytes) -> None:
+@contextmanager
+def begun() -> Iterator[None]:
+    """A transaction that is idle from its beginning on, as the one that locks out others is."""
+    with writing():
+        take_append_lock()
+        yield
+
+
+@pytest.mark.parametrize("line", [1, 10])
+def test_no_time_limit_of_the_service_ends_a_load(
+    dumped: bytes, monkeypatch: pytest.MonkeyPatch, line: int
+) -> None:
+    monkeypatch.setattr(loading, "writing_alone", begun)
     with connection.cursor() as cursor:
         cursor.execute("SET idle_in_transaction_session_timeout = '100ms'")
         cursor.execute("SET statement_timeout = '100ms'")
     try:
-        slow = Slow(dumped, line=10, seconds=0.4)
+        slow = Slow(dumped, line=line, seconds=0.4)
         assert load(slow, passphrase=None, report=lambda done, total: None).seals.events
     finally:
         connection.close()
