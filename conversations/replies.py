@@ -5,6 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from typing import Self
 from uuid import UUID
 
@@ -111,7 +112,8 @@ class _Look:
     def add(self, message_id: UUID, said: asyncio.Queue[Item]) -> None:
         self._followed[message_id].add(said)
         if self._task is None:
-            self._task = self.loop.create_task(self._run())
+            # Not in the context of the request that comes first, whose ids its lines would carry.
+            self._task = self.loop.create_task(self._run(), context=Context())
 
     def remove(self, message_id: UUID, said: asyncio.Queue[Item]) -> None:
         self._followed[message_id].discard(said)

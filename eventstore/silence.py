@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from contextvars import Context
 
 import psycopg
 from django.db import connection
@@ -18,7 +19,8 @@ async def answers() -> bool:
         return True
     loop = asyncio.get_running_loop()
     if not _asking or _asking[0].done() or _asking[0].get_loop() is not loop:
-        _asking[:] = [loop.create_task(_is_greeted())]
+        # What all share carries the ids of no request.
+        _asking[:] = [loop.create_task(_is_greeted(), context=Context())]
     return await asyncio.shield(_asking[0])
 
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Any
 from uuid import UUID
 
@@ -236,7 +237,8 @@ class _Hub:
         self._lists = redis.asyncio.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, **options)
         # It is silent as long as nobody says anything: it has no read timeout.
         self._channels = redis.asyncio.Redis.from_url(url, **options)
-        self._listening = loop.create_task(self._listen())
+        # Not in the context of the request that comes first, whose ids its lines would carry.
+        self._listening = loop.create_task(self._listen(), context=Context())
 
     def add(self, channel: str, *, only_end: bool = False) -> Reader:
         """A reader of what is said from now on; `catch_up` gives it what was said before."""
