@@ -181,7 +181,7 @@ def test_each_expression_names_what_is_told(used: Used, where: str) -> None:
     there = {sample.name for sample in now.samples}
     named = set(re.findall(r"\b(?:chatledger|process|python)_\w+", expression))
     assert named <= there, named - there
-    assert named or re.match(r"up\{", expression)
+    assert named or re.search(r"\bup\{", expression)
     for name, selectors in re.findall(r"(\w+)\{([^}]*)\}", expression):
         for label, operator, value in re.findall(r'(\w+)(=~|!=|!~|=)"([^"]*)"', selectors):
             if label in TARGET_LABELS:
@@ -205,6 +205,17 @@ def test_each_alarm_says_what_to_do_under_a_heading_of_its_own() -> None:
         assert rule["annotations"]["runbook_url"] == page
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+@pytest.mark.parametrize("process", ["web", "worker"])
+def test_an_alarm_misses_each_kind_of_process_that_nobody_answers_for(process: str) -> None:
+    missing = f'absent(up{{process="{process}"}} == 1)'
+    assert [rule["for"] for rule in RULES if rule["expr"].startswith(missing)] == ["2m"]
+    described = yaml.safe_load((PROJECT / "deploy" / "prometheus.yml").read_text())
+    labels = [job["relabel_configs"][0] for job in described["scrape_configs"]]
+    assert [label["target_label"] for label in labels] == ["process", "process"]
+    assert process in described["scrape_configs"][0]["dns_sd_configs"][0]["names"]
+    assert PROCESSES[process].startswith(f"{process}-")
 
 
 def test_prometheus_finds_the_processes_of_compose_and_of_the_stack() -> None:
