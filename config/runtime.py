@@ -95,11 +95,12 @@ def start_followers() -> Stoppable:
         *(ProjectionRunner(), Rebuilder(), Sweeper()),
         *(Sealer(), Destructions()),
     ]
+    everywhere: list[followers.Follower] = []
     if settings.METRICS_PORT:
         from config.metrics.meter import Meter
 
-        following.append(Meter())
-    threads = followers.run(following, stop)
+        everywhere.append(Meter())
+    threads = followers.run(following, stop, everywhere=everywhere)
 
     def join() -> None:
         stop.set()

@@ -1,4 +1,4 @@
-"""What follows the log: each follower in a thread of its own, in one process at a time."""
+"""What follows the log: each follower in a thread of its own, most in one process at a time."""
 
 import logging
 import os
@@ -33,11 +33,19 @@ class Follower(Protocol):
         ...
 
 
-def run(followers: Sequence[Follower], stop: threading.Event) -> list[threading.Thread]:
-    """Start a thread for each follower; they end soon after `stop` is set."""
+def run(
+    followers: Sequence[Follower], stop: threading.Event, *, everywhere: Sequence[Follower] = ()
+) -> list[threading.Thread]:
+    """Start a thread for each follower; they end soon after `stop` is set.
+
+    Those of `everywhere` follow in every process, the others in the one that holds their lease.
+    """
+    loops = [
+        *(_Loop(follower, stop) for follower in followers),
+        *(_Loop(follower, stop, leased=False) for follower in everywhere),
+    ]
     threads = [
-        threading.Thread(target=_Loop(follower, stop).run, name=follower.name, daemon=True)
-        for follower in followers
+        threading.Thread(target=loop.run, name=loop.follower.name, daemon=True) for loop in loops
     ]
     for thread in threads:
         thread.start()
@@ -45,8 +53,9 @@ def run(followers: Sequence[Follower], stop: threading.Event) -> list[threading.
 
 
 class _Loop:
-    def __init__(self, follower: Follower, stop: threading.Event) -> None:
+    def __init__(self, follower: Follower, stop: threading.Event, *, leased: bool = True) -> None:
         self.follower = follower
+        self.leased = leased
         self.stop = stop
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.renew_at = 0.0
@@ -72,12 +81,13 @@ class _Loop:
                 self.stop.wait(IDLE_SECONDS)
             if not more and not self.stop.is_set():
                 appended.wait(seen + 1, IDLE_SECONDS)
-        self._give_back()
+        if self.leased:
+            self._give_back()
 
     def _may_run(self) -> bool:
         """Hold the follower's lease; without Redis everybody runs, and the positions decide."""
         now = time.monotonic()
-        if now < self.renew_at:
+        if not self.leased or now < self.renew_at:
             return True
         try:
             held = get_leases().renew(self._lease, self.holder, LEASE_SECONDS)

@@ -2,6 +2,7 @@
 
 The processes that append do not count: an append whose fate was unknown, and that was there when
 somebody looked, would be missing. What is counted here is what `audit` and `verify` would find.
+Each followers process counts all of it, so that none has to know what another has counted.
 """
 
 import logging
@@ -11,7 +12,6 @@ from uuid import UUID
 from prometheus_client import Counter, Gauge, Histogram
 
 from eventstore.domain import TOPICS, Event
-from eventstore.leases import LEASE_SECONDS
 from eventstore.reading import (
     READ_MAX,
     RecordedEvent,
@@ -66,7 +66,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._position: int | None = None
-        self._looked_at = self._next_look = 0.0
+        self._next_look = 0.0
         self._sent: dict[UUID, int] = {}
         # Each series begins at 0, so that its first event is an increase; and looking one up by its
         # labels costs more than counting on it.
@@ -84,11 +84,7 @@ class Meter:
         now = time.monotonic()
         if now < self._next_look:
             return False
-        if now > self._looked_at + LEASE_SECONDS:
-            # Somebody else may have counted meanwhile, ends of what we saw sent among it.
-            self._position = None
-            self._sent.clear()
-        self._looked_at, self._next_look = now, now + LOOK_SECONDS
+        self._next_look = now + LOOK_SECONDS
         if self._position is None:
             self._position = max_position()
             METERED.set(self._position)

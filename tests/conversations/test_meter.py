@@ -1,5 +1,6 @@
 """What the meter counts of the log, against what happened."""
 
+import threading
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,8 @@ from config.metrics import meter as meter_module
 from config.metrics.meter import Meter
 from conversations.commands import cancel_message, fail_message
 from conversations.generation import generate
-from eventstore.leases import LEASE_SECONDS
+from eventstore import followers
+from eventstore.leases import LEASE_SECONDS, get_leases
 from eventstore.reading import read_events
 from tests.conversations.conftest import CAUSE, Send
 
@@ -93,15 +95,36 @@ def test_what_was_there_before_it_began_is_not_counted(
     assert counted(meter, now, before) == {}
 
 
-def test_what_somebody_else_may_have_counted_is_not_counted_again(
+def test_what_was_appended_while_it_could_not_look_is_counted(
     meter: Meter, now: list[float], alice: UUID, send: Send
 ) -> None:
     send(alice)
     before = figures()
-    now[0] += LEASE_SECONDS + 1
-    meter.step()
+    now[0] += 3 * LEASE_SECONDS
 
-    assert counted(meter, now, before) == {}
+    assert counted(meter, now, before) == {"debited": 100, "sent": 1}
+
+
+def test_it_counts_in_every_process_also_where_another_one_has_a_lease() -> None:
+    stepped, stop = threading.Event(), threading.Event()
+
+    class Everywhere:
+        name = "everywhere"
+
+        def step(self) -> bool:
+            stepped.set()
+            return False
+
+    assert get_leases().renew("follower:everywhere", "another process", LEASE_SECONDS)
+    threads = followers.run([], stop, everywhere=[Everywhere()])
+    try:
+        assert stepped.wait(10)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+    assert get_leases().holder_of("follower:everywhere") == "another process"
+    get_leases().release("follower:everywhere", "another process")
 
 
 def test_the_log_is_read_once_a_second_and_a_page_at_a_time(

@@ -218,6 +218,15 @@ def test_an_alarm_misses_each_kind_of_process_that_nobody_answers_for(process: s
     assert PROCESSES[process].startswith(f"{process}-")
 
 
+@pytest.mark.parametrize("where", EXPRESSIONS)
+def test_what_each_followers_process_counts_is_never_added_up(where: str) -> None:
+    counted_by_each = "events_total|tokens_total|messages_ended_total|response_seconds_bucket"
+    added = rf"sum(?: by \([^)]*\))? ?\((?:rate|increase)\(chatledger_(?:{counted_by_each})"
+    assert not re.search(added, EXPRESSIONS[where])
+    alone = rf"(?:^|[ (])(?<!\) \()(?<!max\()(?:rate|increase)\(chatledger_(?:{counted_by_each})"
+    assert not re.search(alone, EXPRESSIONS[where])
+
+
 def test_prometheus_finds_the_processes_of_compose_and_of_the_stack() -> None:
     described = yaml.safe_load((PROJECT / "deploy" / "prometheus.yml").read_text())
     for file in described["rule_files"]:
