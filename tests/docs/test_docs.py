@@ -45,6 +45,13 @@ def commands() -> list[str]:
     )
 
 
+def test_an_idle_transaction_is_ended_when_the_pages_say() -> None:
+    (seconds,) = re.findall(
+        r'"idle_in_transaction_session_timeout": "(\d+)s"', read("config/settings.py")
+    )
+    assert f"idle there is ended by the database after {seconds} s" in read("docs/operations.md")
+
+
 @pytest.mark.parametrize("name", sorted(Environment.model_fields))
 def test_every_setting_is_documented(name: str) -> None:
     assert f"`{name.upper()}`" in read("docs/settings.md")
