@@ -64,11 +64,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(problems.HEAD_TOO_LARGE)
-        if self.transport.is_closing() or not (self._head_is_open or self._body_is_open):
-            self._expect_nothing()
-        elif self._progress() != before:
-            # It runs from the first byte: a byte more from time to time gains nothing.
-            self._expect_within(HEAD_SECONDS_MAX if self._head_is_open else BODY_SECONDS_MAX)
+        self._expect_what_is_next(went_on=self._progress() == before)
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
@@ -135,8 +131,27 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES_MAX:
             raise _Refused("request head too large")
 
-    def _progress(self) -> tuple[int, bool]:
-        return self._begun, self._head_is_open
+    def _progress(self) -> tuple[int, bool, bool]:
+        return self._begun, self._head_is_open, self._body_is_open
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_what_is_next(self, *, went_on: bool) -> None:
+        """Set the time for it; where nothing new was begun or ended (`went_on`), the old one runs.
+
+        So a byte more from time to time gains nothing.
+        """
+        if self.transport.is_closing():
+            self._expect_nothing()
+        elif self._head_is_open or self._body_is_open:
+            if not went_on:
+                self._expect_within(HEAD_SECONDS_MAX if self._head_is_open else BODY_SECONDS_MAX)
+        elif self._is_answering():
+            self._expect_nothing()
+        elif not went_on or self._too_late is None:
+            # A line break before a request begins none, and has ended uvicorn's own waiting.
+            self._expect_within(HEAD_SECONDS_MAX)
 
     def _expect_within(self, seconds: float) -> None:
         self._expect_nothing()
@@ -148,8 +163,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._too_late = None
 
     def _on_too_late(self, seconds: float) -> None:
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if self.flow.read_paused or (self._head_is_open and answering):
+        if self.flow.read_paused or (self._head_is_open and self._is_answering()):
             # It is this side that keeps the client waiting.
             self._expect_within(seconds)
         elif self._head_is_open or self._body_is_open:

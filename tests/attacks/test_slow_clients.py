@@ -76,6 +76,21 @@ def until_the_end(connection: socket.socket) -> tuple[list[Answer], float]:
     return answers_on(connection), time.monotonic() - began
 
 
+def ask(connection: socket.socket, path: bytes = b"", body: bytes = b"x" * 20) -> None:
+    """Send a request and take its answer."""
+    connection.sendall(HEAD % path + b"\r\n" + body)
+    take_answer(connection)
+
+
+def take_answer(connection: socket.socket) -> None:
+    received = b""
+    while not received.endswith(bytes(2)):
+        data = connection.recv(65536)
+        assert data, received
+        received += data
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def drip(connection: socket.socket, content: bytes) -> None:
     """Send a byte at a time, each well within anybody's patience."""
     with suppress(ConnectionResetError, BrokenPipeError):
@@ -85,6 +100,43 @@ def drip(connection: socket.socket, content: bytes) -> None:
 
 
 def test_a_connection_on_which_nothing_comes_is_closed(connection: socket.socket) -> None:
+    answers, seconds = until_the_end(connection)
+    assert answers == []
+    assert 0.5 * PATIENCE_SECONDS < seconds < 10
+
+
+def test_a_line_break_begins_no_request_and_buys_no_time(connection: socket.socket) -> None:
+    began = time.monotonic()
+    connection.sendall(b"\r\n")
+    drip(connection, b"\r\n" * 50)
+    assert answers_on(connection) == []
+    assert time.monotonic() - began < 4 * PATIENCE_SECONDS
+
+
+def test_a_line_break_behind_an_answer_is_not_waited_behind_for_ever(
+    connection: socket.socket,
+) -> None:
+    ask(connection)
+    connection.sendall(b"\r\n")
+    answers, seconds = until_the_end(connection)
+    assert answers == []
+    assert 0.5 * PATIENCE_SECONDS < seconds < 10
+
+
+def test_a_line_break_behind_a_request_does_not_hurry_its_answer(
+    connection: socket.socket,
+) -> None:
+    connection.sendall(HEAD.replace(b"20", b"0") % b"late" + b"\r\n")
+    drip(connection, b"\r\n" * 8)
+    connection.sendall(HEAD % b"" + b"Connection: close\r\n\r\n" + b"x" * 20)
+    assert [answer.status for answer in answers_on(connection)] == [200, 200]
+
+
+def test_who_has_ended_its_body_behind_an_early_answer_is_given_up(
+    connection: socket.socket,
+) -> None:
+    ask(connection, b"early", body=b"x" * 10)
+    connection.sendall(b"x" * 10)
     answers, seconds = until_the_end(connection)
     assert answers == []
     assert 0.5 * PATIENCE_SECONDS < seconds < 10
@@ -144,10 +196,7 @@ def test_each_request_of_a_connection_has_its_time_anew(connection: socket.socke
         connection.sendall(b"\r\n" + b"x" * 10)
         time.sleep(PATIENCE_SECONDS / 5)
         connection.sendall(b"x" * 10)
-        received = b""
-        while not received.endswith(bytes(2)):
-            received += connection.recv(65536)
-        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        take_answer(connection)
 
 
 def test_who_waits_for_an_answer_is_not_hurried(connection: socket.socket) -> None:
