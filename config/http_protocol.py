@@ -41,6 +41,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     cycle: Any
     _head_bytes = 0
+    _unparsed_bytes = 0
     _begun = 0
     _head_is_open = False
     _body_is_open = False
@@ -57,17 +58,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        before, went_on = self._progress(), self._head_is_open
+        before = self._progress()
+        # The parser keeps an unfinished header to itself, so its bytes are counted as they come,
+        # and apart: of what it has handed on they would count twice.
+        if self._head_is_open or self._body_is_open:
+            self._unparsed_bytes += len(data)
         self._feed(data)
-        # The parser keeps an unfinished header to itself, so its bytes are counted as they come.
-        if went_on and self._head_is_open:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(problems.HEAD_TOO_LARGE)
+        if self._unparsed_bytes > HEAD_BYTES_MAX:
+            self._refuse(problems.HEAD_TOO_LARGE)
         self._expect_what_is_next(went_on=self._progress() == before)
 
     def on_message_begin(self) -> None:
-        self._head_bytes = 0
+        self._head_bytes = self._unparsed_bytes = 0
         self._begun += 1
         self._head_is_open, self._body_is_open = True, False
         super().on_message_begin()
@@ -83,12 +85,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         _refuse_ambiguous(self.headers, self.parser.get_http_version())
         self._head_is_open = False
+        self._unparsed_bytes = 0
         self._ignores_upgrade = self.parser.should_upgrade()
         if not self._ignores_upgrade:
             self._body_is_open = True
             super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._unparsed_bytes = 0
         if not self._ignores_upgrade:
             self._body_is_open = False
             super().on_message_complete()

@@ -151,6 +151,30 @@ def test_a_head_of_more_than_16_kib_is_refused(service: EmbeddedService, head: b
         answer.assert_problem(431, "head-too-large")
 
 
+@pytest.mark.parametrize("piece_bytes", [512, 1024, 4096, HEAD_BYTES_MAX])
+@pytest.mark.parametrize(
+    "line", [b"GET /livez/?%s HTTP/1.1\r\n", b"GET /livez/ HTTP/1.1\r\nX: %s\r\n"]
+)
+def test_a_head_is_as_long_as_it_is_however_it_is_cut(
+    service: EmbeddedService, line: bytes, piece_bytes: int
+) -> None:
+    for size, status in ((9_900, 200), (HEAD_BYTES_MAX - 200, 200), (2 * HEAD_BYTES_MAX, 431)):
+        head = line % (b"x" * size) + b"Host: localhost\r\n" + CLOSE + b"\r\n"
+        pieces = [head[at : at + piece_bytes] for at in range(0, len(head), piece_bytes)]
+        (answer,) = exchange(service.url, *pieces, pause_seconds=0.002)
+        assert answer.status == status
+
+
+def test_a_trailer_without_an_end_is_refused_before_it_fills_the_memory(
+    service: EmbeddedService, send: Send, spent: Spent
+) -> None:
+    before = peak_kib(service)
+    (answer,) = send(CHUNKED, CHUNKS[:-2] + b"X: " + b"x" * 8 * 1024 * 1024)
+    answer.assert_problem(431, "head-too-large")
+    assert peak_kib(service) - before < 4 * 1024
+    assert spent() == 0
+
+
 def test_trailers_are_no_way_around_it(send: Send, spent: Spent) -> None:
     trailers = b"X: y\r\n" * HEAD_BYTES_MAX
     (answer,) = send(CHUNKED, CHUNKS[:-2] + trailers + b"\r\n")
