@@ -43,6 +43,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _unparsed_bytes = 0
     _begun = 0
+    #: The cycle before the newest one.
+    _earlier: Any = None
+    _is_refused = False
     _head_is_open = False
     _body_is_open = False
     _ignores_upgrade = False
@@ -89,6 +92,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._ignores_upgrade = self.parser.should_upgrade()
         if not self._ignores_upgrade:
             self._body_is_open = True
+            self._earlier = self.cycle
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -150,7 +154,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
         So a byte more from time to time gains nothing.
         """
-        if self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             self._expect_nothing()
         elif self._head_is_open or self._body_is_open:
             if not went_on:
@@ -180,12 +184,25 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer, if it is this request's turn to be answered and nothing was, and hang up."""
-        if self.transport.is_closing():
+        """Answer, if it is this request's turn to be answered and nothing was, and hang up.
+
+        Requests before it are answered first, and nothing more is read.
+        """
+        if self._is_refused or self.transport.is_closing():
             return
-        of_this_request = self._body_is_open and not self.pipeline
-        before = self.cycle is None or (self.cycle.response_complete and not of_this_request)
-        if before or (of_this_request and not self.cycle.response_started):
+        self._is_refused = True
+        of_this_request = self._body_is_open
+        if of_this_request and self.pipeline:
+            # It waits for its turn, and would then wait for the rest of its body.
+            self.pipeline.popleft()
+            self.cycle, of_this_request = self._earlier, False
+        if self._is_answering() and not of_this_request:
+            self.cycle.keep_alive = False
+            # Past uvicorn, which would read on with the next answer.
+            self.flow.read_paused = False
+            self.transport.pause_reading()
+            return
+        if not of_this_request or not self.cycle.response_started:
             self.transport.write(_answer(problem))
         self.transport.close()
 
