@@ -22,6 +22,8 @@ from config.problems import Problem, problem_response
 logger = logging.getLogger(__name__)
 
 HEAD_BYTES_MAX = 16 * 1024
+#: Requests of a connection that wait behind the one that is being answered.
+PIPELINED_MAX = 16
 #: How long a client may take for its first byte and then for a request line and its headers.
 HEAD_SECONDS_MAX = 10.0
 #: How long it may take for the body behind them, and, after an early answer, for the rest of it.
@@ -60,6 +62,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            # Taken all the same: a close over unread bytes is a reset, which takes answers along.
+            return
         self._unset_keepalive_if_required()
         before = self._progress()
         # The parser keeps an unfinished header to itself, so its bytes are counted as they come,
@@ -91,6 +96,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._ignores_upgrade = self.parser.should_upgrade()
         if not self._ignores_upgrade:
+            if len(self.pipeline) >= PIPELINED_MAX:
+                raise _Refused("too many requests wait for an answer")
             self._body_is_open = True
             self._earlier = self.cycle
             super().on_headers_complete()
@@ -186,7 +193,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer, if it is this request's turn to be answered and nothing was, and hang up.
 
-        Requests before it are answered first, and nothing more is read.
+        Requests before it are answered first, and what comes behind it is dropped.
         """
         if self._is_refused or self.transport.is_closing():
             return
@@ -198,9 +205,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.cycle, of_this_request = self._earlier, False
         if self._is_answering() and not of_this_request:
             self.cycle.keep_alive = False
-            # Past uvicorn, which would read on with the next answer.
-            self.flow.read_paused = False
-            self.transport.pause_reading()
+            self.flow.resume_reading()
             return
         if not of_this_request or not self.cycle.response_started:
             self.transport.write(_answer(problem))

@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from config.http_protocol import PIPELINED_MAX
 from tests.api.client import User
 from tests.attacks.raw import exchange
+from tests.attacks.test_logins import peak_kib
 from tests.stack.services import EmbeddedService
 
 LIVE = b"GET /livez/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -40,3 +42,15 @@ def test_what_is_carried_out_is_answered_whatever_follows_it(
     (answer,) = exchange(service.url, a_send(alice) + junk + LIVE)
     assert answer.status == 201
     assert spent() == 200
+
+
+def test_a_packet_full_of_requests_is_answered_in_part_and_takes_no_memory(
+    service: EmbeddedService, alice: User, spent: Callable[[], int]
+) -> None:
+    before = peak_kib(service)
+    requests = a_send(alice) + LIVE * (256 * 1024 // len(LIVE))
+    answers = exchange(service.url, requests)
+    assert [answer.status for answer in answers] == [201] + [200] * PIPELINED_MAX
+    assert answers[-1].headers["connection"] == "close"
+    assert spent() == 100
+    assert peak_kib(service) - before < 8 * 1024

@@ -5,7 +5,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from config.http_protocol import HEAD_BYTES_MAX
+from config.http_protocol import HEAD_BYTES_MAX, PIPELINED_MAX
 from tests.api.client import User
 from tests.attacks.raw import Answer, connect, exchange
 from tests.attacks.test_logins import peak_kib
@@ -230,8 +230,8 @@ def test_whoever_offers_another_protocol_keeps_its_body_and_its_connection(
 def test_many_offers_at_once_are_all_answered(service: EmbeddedService) -> None:
     offer = b"GET /livez/ HTTP/1.1\r\nHost: localhost\r\n" + OFFERS["h2c"] + b"\r\n"
     last = b"GET /livez/ HTTP/1.0\r\n\r\n"
-    answers = exchange(service.url, offer * 1_500 + last)
-    assert [answer.status for answer in answers] == [200] * 1_501
+    answers = exchange(service.url, offer * PIPELINED_MAX + last)
+    assert [answer.status for answer in answers] == [200] * (PIPELINED_MAX + 1)
 
 
 def test_an_offer_does_not_hide_what_is_refused(service: EmbeddedService) -> None:
