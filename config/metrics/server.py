@@ -2,6 +2,8 @@
 
 import socket
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
@@ -13,6 +15,8 @@ from config.serving import listen
 
 #: How long a client may take to say what it wants, and to take a part of the answer.
 CLIENT_SECONDS_MAX = 5
+#: How long a connection may last in all, with the looks that an answer takes.
+CONNECTION_SECONDS_MAX = 10.0
 #: Clients at a time; whoever comes beyond that is hung up on.
 CLIENTS_MAX = 8
 #: How often the server looks whether it shall stop.
@@ -67,18 +71,36 @@ class _Server(ThreadingWSGIServer):
         self.setup_environ()
         self.set_app(make_wsgi_app())
         self._places = threading.BoundedSemaphore(CLIENTS_MAX)
+        self._deadlines: dict[socket.socket, float] = {}
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        self._deadlines[request] = time.monotonic() + CONNECTION_SECONDS_MAX
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._leave(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._leave(request)
+
+    def _leave(self, request: socket.socket) -> None:
+        del self._deadlines[request]
+        self._places.release()
+
+    def service_actions(self) -> None:
+        """End what lasts too long: a byte from time to time keeps no place."""
+        now = time.monotonic()
+        for request, deadline in list(self._deadlines.items()):
+            if deadline <= now:
+                with suppress(OSError):  # it has just ended by itself
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Leave a client that hangs up, or is too slow, to itself."""
