@@ -12,6 +12,7 @@ from config.problems import KEYS_UNREADABLE
 from eventstore import keys
 from eventstore.database import StoreUnavailable
 from projections.models import StatementEntry
+from projections.positions import Place
 from projections.queries import ReadModelParked
 from tests.api.client import PASSWORD, Api, User, assert_problem
 
@@ -168,6 +169,22 @@ def test_without_followers_a_balance_of_the_past_is_not_told(
     monkeypatch.setattr("accounts.api.shown", never)
     assert_problem(api.get(AT_AN_INSTANT, alice), 503, "read-model-behind")
     assert api.balance(alice) == 4000
+
+
+@pytest.mark.parametrize(("method", "more"), [("GET", ""), ("GET", "stream/"), ("POST", "cancel/")])
+def test_a_message_that_is_not_shown_yet_is_not_said_to_be_nowhere(
+    api: Api, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch, method: str, more: str
+) -> None:
+    path = api.send(alice, "hello").headers["location"] + more
+    monkeypatch.setattr("projections.queries.message", lambda user_id, message_id: None)
+    monkeypatch.setattr(
+        "projections.positions.live", lambda: {"history": Place("history", 1, 0, 1)}
+    )
+    assert_problem(api.call(method, path, alice), 503, "read-model-behind")
+    assert_problem(api.call(method, path, bob), 404, "not-found")
+    monkeypatch.undo()
+    nowhere = f"/messages/{STREAM}/{more}"
+    assert_problem(api.call(method, nowhere, alice), 404, "not-found")
 
 
 @pytest.fixture
