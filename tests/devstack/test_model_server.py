@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -477,12 +476,13 @@ def test_stopping_closes_the_connections_and_ends_the_thread(
         hanging.sendall(request_bytes("hello"))
         flooded.sendall(request_bytes("flood"))
         server.wait_for(lambda: server.now_streaming == 2)
-        assert THREAD_NAME in [thread.name for thread in threading.enumerate()]
+        thread = server._thread
+        assert (thread.name, thread.is_alive()) == (THREAD_NAME, True)
         server.stop()
         for client in (idle, hanging, flooded):
             while client.recv(65536):
                 pass
-    assert THREAD_NAME not in [thread.name for thread in threading.enumerate()]
+    assert not thread.is_alive()
     assert all(asked.closed_at and not asked.client_hung_up for asked in server.requests)
     assert caplog.records == []
     with pytest.raises(httpx.ConnectError):
