@@ -10,28 +10,20 @@ from django.http.response import HttpResponseBase
 from ninja import Router, Status
 from structlog.contextvars import bind_contextvars
 
-from accounts.api import NotShownYet, SenderJwt
+from accounts.api import SenderJwt
 from accounts.at_once import AtOnce, Held
 from accounts.idempotency import idempotency_key, idempotency_parameter
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, metrics, replies, schemas
 from conversations.accept import EVENT_STREAM, wants_events
 from conversations.cancelling import tell
-from conversations.domain import MessageSent
 from conversations.ends import Ended, end_of
-from conversations.event_stream import (
-    SHOWING,
-    Place,
-    events,
-    events_of_ended,
-    has_all,
-    parse_event_id,
-)
+from conversations.event_stream import Place, events, events_of_ended, has_all, parse_event_id
 from conversations.prefer import NO_PREFERENCE, WAIT_SECONDS_MAX, Preference, parse_prefer
+from conversations.showing import SHOWING, find
 from eventstore.cause import Cause
 from eventstore.database import in_thread
-from eventstore.reading import read_stream_after
-from projections import positions, queries
+from projections import queries
 from projections.progress import shown
 
 router = Router(tags=["messages"])
@@ -264,20 +256,7 @@ async def _end(accepted: commands.Accepted, waiting: replies.Waiting) -> Ended |
 
 
 def _message(user_id: UUID, message_id: UUID) -> queries.MessageRow:
-    message = queries.message(user_id, message_id)
-    if message is None:
-        raise NotShownYet if _is_to_be_shown(user_id, message_id) else MessageNotFound
-    return message
-
-
-def _is_to_be_shown(user_id: UUID, message_id: UUID) -> bool:
-    """Whether the log has such a message of the user's, and the read model has not come to it."""
-    first = read_stream_after(message_id, 0, limit=1)
-    if not first or first[0].topic != MessageSent.TOPIC:
-        return False
-    (sent,) = first
-    is_theirs = sent.data["user_id"] == str(user_id)
-    return is_theirs and sent.position > positions.live()["history"].position
+    return find(queries.message, user_id, message_id, MessageNotFound)
 
 
 def _cancel(message_id: UUID, cause: Cause) -> Ended | None:

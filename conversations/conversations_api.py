@@ -1,5 +1,6 @@
 """The HTTP side of conversations: list, start, show, rename and delete them, and read in them."""
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -13,6 +14,7 @@ from conversations import conversation_commands as commands
 from conversations import schemas
 from conversations.api import router as message_router
 from conversations.commands import ConversationNotFound
+from conversations.showing import SHOWING, find
 from eventstore.cause import Cause
 from eventstore.database import in_thread
 from projections import queries
@@ -33,9 +35,6 @@ _LINK = {"Link": {"description": "the pages beside this one", "schema": {"type":
 _LOCATION = {"Location": {"description": "its address", "schema": {"type": "string"}}}
 _LISTED: dict[str, Any] = {"responses": {200: {"headers": _LINK}}}
 _ONE: dict[str, Any] = {"responses": {404: {}}}
-
-#: The read models that show what a deletion changed.
-_SHOWING_DELETION = ("conversations", "history", "balances", "statement")
 
 
 @router.get(
@@ -92,10 +91,10 @@ async def start_conversation(
 )
 async def get_conversation(request: ApiRequest, conversation_id: UUID) -> queries.ConversationRow:
     """Show one of the caller's conversations."""
-    row = await in_thread(queries.conversation, request.auth.user_id, conversation_id)
-    if row is None:
-        raise ConversationNotFound
-    return row
+    user_id = request.auth.user_id
+    return await in_thread(
+        find, queries.conversation, user_id, conversation_id, ConversationNotFound
+    )
 
 
 @router.patch(
@@ -134,7 +133,7 @@ async def delete_conversation(request: ApiRequest, conversation_id: UUID) -> Sta
     command = commands.DeleteConversation(caller.user_id, conversation_id)
     cause = Cause(caller.actor, request.request_id)
     position = await in_thread(commands.delete_conversation, command, cause)
-    await shown(position, *_SHOWING_DELETION)
+    await shown(position, *SHOWING)
     return Status(204, None)
 
 
@@ -157,17 +156,9 @@ async def list_messages(
 ) -> list[queries.MessageRow]:
     """List messages in time order, a page at a time; `Link` leads to the next and previous page."""
     _refuse_contradiction(after, before, latest=latest)
-    page = await in_thread(
-        queries.messages,
-        request.auth.user_id,
-        conversation_id,
-        after=after,
-        before=before,
-        limit=limit,
-        latest=latest,
-    )
-    if page is None:
-        raise ConversationNotFound
+    look = partial(queries.messages, after=after, before=before, limit=limit, latest=latest)
+    user_id = request.auth.user_id
+    page = await in_thread(find, look, user_id, conversation_id, ConversationNotFound)
     if page.rows:
         links = []
         if page.more_after:

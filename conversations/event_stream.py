@@ -20,13 +20,12 @@ import msgspec
 from conversations.ends import Ended
 from conversations.replies import following
 from conversations.reply_streams import End, Transcript
+from conversations.showing import SHOWING
 from projections.progress import shown
 
 #: A comment after so much silence keeps proxies from closing the connection.
 HEARTBEAT_SECONDS = 15.0
 _HEARTBEAT = b": still there\n\n"
-#: The read models that show a message, and what it did to its conversation and its sender's tokens.
-SHOWING = ("history", "balances", "statement", "conversations")
 
 
 class MalformedEventId(Exception):

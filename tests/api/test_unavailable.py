@@ -11,6 +11,7 @@ from pytest_django import Settings
 from config.problems import KEYS_UNREADABLE
 from eventstore import keys
 from eventstore.database import StoreUnavailable
+from projections import queries
 from projections.models import StatementEntry
 from projections.positions import Place
 from projections.queries import ReadModelParked
@@ -171,20 +172,57 @@ def test_without_followers_a_balance_of_the_past_is_not_told(
     assert api.balance(alice) == 4000
 
 
-@pytest.mark.parametrize(("method", "more"), [("GET", ""), ("GET", "stream/"), ("POST", "cancel/")])
-def test_a_message_that_is_not_shown_yet_is_not_said_to_be_nowhere(
-    api: Api, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch, method: str, more: str
+def _looked_for(api: Api, user: User) -> dict[str, str]:
+    """The addresses of a message and of a conversation of the user's."""
+    message = api.send(user, "hello").headers["location"]
+    conversation = api.post("/conversations/", {}, user).headers["location"]
+    return {"message": message, "conversation": conversation, "messages": conversation}
+
+
+LOOKED_FOR = [
+    ("message", "GET", ""),
+    ("message", "GET", "stream/"),
+    ("message", "POST", "cancel/"),
+    ("conversation", "GET", ""),
+    ("messages", "GET", "messages/"),
+]
+
+
+@pytest.mark.parametrize(("query", "method", "more"), LOOKED_FOR)
+def test_what_is_not_shown_yet_is_not_said_to_be_nowhere(
+    api: Api,
+    alice: User,
+    bob: User,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    method: str,
+    more: str,
 ) -> None:
-    path = api.send(alice, "hello").headers["location"] + more
-    monkeypatch.setattr("projections.queries.message", lambda user_id, message_id: None)
-    monkeypatch.setattr(
-        "projections.positions.live", lambda: {"history": Place("history", 1, 0, 1)}
-    )
-    assert_problem(api.call(method, path, alice), 503, "read-model-behind")
-    assert_problem(api.call(method, path, bob), 404, "not-found")
+    path = _looked_for(api, alice)[query]
+    behind = {name: Place(name, 1, 0, 1) for name in ("history", "conversations")}
+    monkeypatch.setattr(f"projections.queries.{query}", lambda *_, **__: None)
+    monkeypatch.setattr("projections.positions.live", lambda: behind)
+    assert_problem(api.call(method, path + more, alice), 503, "read-model-behind")
+    assert_problem(api.call(method, path + more, bob), 404, "not-found")
     monkeypatch.undo()
-    nowhere = f"/messages/{STREAM}/{more}"
+    nowhere = path.replace(path.split("/")[2], str(STREAM)) + more
     assert_problem(api.call(method, nowhere, alice), 404, "not-found")
+
+
+@pytest.mark.parametrize(("query", "method", "more"), LOOKED_FOR)
+def test_what_is_shown_while_it_is_looked_for_is_found(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch, query: str, method: str, more: str
+) -> None:
+    path = _looked_for(api, alice)[query]
+    look = getattr(queries, query)
+    looked: list[object] = []
+
+    def too_early_at_first(*args: Any, **kwargs: Any) -> Any:
+        looked.append(args)
+        return look(*args, **kwargs) if len(looked) > 1 else None
+
+    monkeypatch.setattr(f"projections.queries.{query}", too_early_at_first)
+    assert api.call(method, path + more, alice).status_code == 200
 
 
 @pytest.fixture
