@@ -8,7 +8,7 @@ import dramatiq
 from conversations.broker import broker
 from conversations.generation import generate
 from conversations.metrics import GENERATING, GENERATION_SECONDS
-from eventstore.database import guarded
+from eventstore.database import StoreUnavailable, guarded
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ def generate_response(message_id: str) -> None:
     try:
         with GENERATING.track_inprogress(), GENERATION_SECONDS.time():
             guarded(generate, UUID(message_id))
+    # Nothing is lost: the sweeper brings the message again, or fails it at its deadline.
+    except StoreUnavailable as error:
+        logger.warning("message %s could not be worked on: %s", message_id, error)
     except Exception:
-        # Nothing is lost: the sweeper brings the message again, or fails it at its deadline.
         logger.exception("message %s could not be worked on", message_id)

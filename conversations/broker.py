@@ -168,8 +168,8 @@ class ReadyConnections(Middleware):
             return
         try:
             connection.ensure_connection()
-        except CONNECTION_ERRORS:
-            logger.warning("a worker thread starts without the database", exc_info=True)
+        except CONNECTION_ERRORS as error:
+            logger.warning("a worker thread starts without the database: %s", error)
 
     def before_worker_thread_shutdown(self, broker: Broker, thread: object) -> None:
         connection.close()

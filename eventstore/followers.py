@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from eventstore.database import (
     CONNECTION_ERRORS,
+    StoreUnavailable,
     close_unusable_connection,
     drop_stale_connection,
 )
@@ -68,7 +69,7 @@ class _Loop:
                 drop_stale_connection()
                 more = self._may_run() and self.follower.step()
                 complained = False
-            except CONNECTION_ERRORS as error:
+            except (*CONNECTION_ERRORS, StoreUnavailable) as error:
                 if not complained:
                     logger.warning("%s lost the database: %s", self.follower.name, error)
                 complained, more = True, False

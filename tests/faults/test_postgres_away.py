@@ -132,9 +132,7 @@ def seconds_to_stop(shared: ProxiedService, name: str) -> float:
     assert process.wait(5 * STOP_SECONDS_MAX), f"{name} does not stop"
     seconds = time.monotonic() - began
     assert process.exit_code == 0, f"{name}: {process.how_it_ended}"
-    if not name.startswith("worker"):
-        # A worker's maintenance may just have met the frozen database, and says so at length.
-        assert "Traceback" not in process.log_tail()
+    assert "Traceback" not in process.log_tail(), process.log_tail()
     return seconds
 
 
