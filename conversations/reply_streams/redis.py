@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from redis.exceptions import NoScriptError, RedisError
 from conversations.reply_streams import (
     KEPT_SECONDS,
     Delta,
+    Forgotten,
     Item,
     ReplyStreamsUnavailable,
     silent_seconds_max,
@@ -36,6 +38,8 @@ RECONNECT_SECONDS = 0.2
 HEAR_SECONDS = 1.0
 #: Streams that one round trip adds to at most.
 PUBLISHED_TOGETHER_MAX = 256
+#: Streams that one transaction forgets at most: a user may have had thousands.
+FORGOTTEN_TOGETHER_MAX = 256
 
 _PUBLISH = """
 local kind = string.match(redis.call('LINDEX', KEYS[1], -1) or '', '^{"type":"(%a+)"')
@@ -63,12 +67,6 @@ if kind ~= 'end' and kind ~= 'closed' and kind ~= 'forgotten' then
 end
 return items
 """
-_FORGET = """
-redis.call('DEL', KEYS[1])
-redis.call('RPUSH', KEYS[1], '{"type":"forgotten"}')
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-return 0
-"""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Item).decode
@@ -85,7 +83,6 @@ class RedisReplyStreams:
         self._url = url
         self._client = redis_client()
         self._close = self._client.register_script(_CLOSE)
-        self._forget = self._client.register_script(_FORGET)
         self._publisher = _Publisher()
         self._hub: _Hub | None = None
 
@@ -103,9 +100,15 @@ class RedisReplyStreams:
     def forget(self, message_ids: Iterable[UUID]) -> None:
         # What is still on its way there would bring them back.
         self._publisher.flush()
+        left = iter(message_ids)
         try:
-            for message_id in message_ids:
-                self._forget(keys=[_channel(message_id)], args=[silent_seconds_max()])
+            while some := tuple(islice(left, FORGOTTEN_TOGETHER_MAX)):
+                pipeline = self._client.pipeline(transaction=True)
+                for channel in map(_channel, some):
+                    pipeline.delete(channel)
+                    pipeline.rpush(channel, _encode(Forgotten()))
+                    pipeline.expire(channel, silent_seconds_max())
+                pipeline.execute()
         except RedisError as error:
             raise ReplyStreamsUnavailable(str(error)) from error
 

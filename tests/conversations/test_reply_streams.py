@@ -250,6 +250,14 @@ def test_a_forgotten_stream_holds_no_text(streams: ReplyStreams) -> None:
     assert streams.close(other) == [Delta(1, 0, "secret"), END]
 
 
+def test_any_number_of_streams_is_forgotten(streams: ReplyStreams) -> None:
+    messages = [uuid4() for _ in range(600)]
+    for each in messages:
+        streams.publish(each, Delta(1, 0, "secret"))
+    streams.forget(messages)
+    assert [streams.close(each) for each in messages] == [[Forgotten()]] * len(messages)
+
+
 def test_many_readers_at_once_on_a_fresh_process_all_hear(streams: ReplyStreams) -> None:
     messages = [uuid4() for _ in range(40)]
 
