@@ -1,6 +1,13 @@
 """What a process remembers of a database, forgotten: each test's database is another one."""
 
+from collections.abc import Iterator
+
+import pytest
+from pytest_django import Settings
+
+from audit.dumps import loading
 from eventstore import keys
+from eventstore.database import writing
 from eventstore.log import event_log
 from eventstore.marker import appended
 from projections import progress
@@ -12,3 +19,21 @@ def forget_the_database() -> None:
     keys.forget()
     for marker in (appended, *progress._markers.values()):
         marker._value = 0
+
+
+@pytest.fixture
+def fresh_process(
+    transactional_db: None,
+    settings: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """What a process remembers belongs to the database of one test, which may load a log."""
+    forget_the_database()
+    # Threads of this process keep connections from earlier tests: none is a service's.
+    monkeypatch.setattr(loading, "writing_alone", writing)
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # Of this test alone: what other tests erase is no part of it.
+    settings.ERASURES_FILE = tmp_path_factory.mktemp("lists") / "erasures.jsonl"
+    yield
+    forget_the_database()

@@ -5,17 +5,13 @@ compared; a golden log that is in a release is never made again.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_django import Settings
 
 from accounts.domain import Account
-from audit.dumps import loading
 from audit.dumps.loading import fill_read_models, load
-from eventstore.database import writing
 from eventstore.domain import TOPICS, AggregateSnapshot
 from eventstore.log import EventLog
 from eventstore.models import EventRecord
@@ -24,25 +20,14 @@ from projections.comparison import compare_with_fresh_replay
 from projections.models import Balance
 from tests.golden.making import FOLDER, PASSPHRASE
 from tests.golden.showing import digest, only_columns_of, shown
-from tests.isolation import forget_the_database
+from tests.isolation import forget_the_database, fresh_process
+
+__all__ = ["fresh_process"]
 
 LOGS = sorted(FOLDER.glob("*.dump"))
 
 
-@pytest.fixture(autouse=True)
-def fresh_process(
-    transactional_db: None,
-    settings: Settings,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[None]:
-    """What a process remembers of a database belongs to that database alone."""
-    forget_the_database()
-    # Threads of this process keep connections from earlier tests: none is a service's.
-    monkeypatch.setattr(loading, "writing_alone", writing)
-    settings.ERASURES_FILE = tmp_path_factory.mktemp("lists") / "erasures.jsonl"
-    yield
-    forget_the_database()
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 @pytest.fixture(params=LOGS, ids=lambda log: log.stem)
