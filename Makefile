@@ -1,10 +1,13 @@
 # Chatledger's commands. PYTHON chooses the interpreter, ARGS go to pytest. The tests are shared among
-# JOBS processes; on PostgreSQL among one more, since there they wait for other processes a lot.
+# JOBS processes; on PostgreSQL among two more, since there they wait for other processes a lot.
 
 PYTHON ?= python3
 ARGS ?=
 FUZZ_ARGS ?=
 JOBS ?= 2
+
+# What Python has compiled is kept, whatever the shell says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,7 +34,7 @@ test-embedded: $(DEVELOPMENT)
 	CHATLEDGER_TEST_PROFILE=embedded $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-full: $(DEVELOPMENT)
-	CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest -n $$(($(JOBS) + 1)) $(ARGS)
+	CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest -n $$(($(JOBS) + 2)) $(ARGS)
 
 faults: $(DEVELOPMENT) ## each fault as often as it is promised, with the figures at the end
 	CHATLEDGER_FAULTS=full CHATLEDGER_TEST_PROFILE=full $(BIN)/python -m pytest tests/faults \

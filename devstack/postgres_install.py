@@ -74,6 +74,19 @@ class PostgresInstall:
         unfinished.rename(data)
 
 
+def copy_cluster(data: Path, to: Path) -> None:
+    """Copy a cluster that nobody runs, and its password, wholly or not at all."""
+    unfinished = to.with_name(f"{to.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for source, copy in (
+        (password_file(data.parent), password_file(to.parent)),
+        (data, unfinished),
+    ):
+        # It keeps the owner and the mode, on which PostgreSQL insists.
+        subprocess.run(["cp", "-a", str(source), str(copy)], check=True)
+    unfinished.rename(to)
+
+
 def find() -> PostgresInstall:
     """The installed wheel, or a copy of it when the user who has to run it cannot reach it."""
     package = find_spec(WHEEL)
@@ -105,9 +118,13 @@ def home_for(folder: Path) -> Path:
     return home
 
 
+def password_file(home: Path) -> Path:
+    return home / "postgres.password"
+
+
 def password_in(home: Path, install: PostgresInstall) -> str:
     """The superuser's password, made once."""
-    file = home / "postgres.password"
+    file = password_file(home)
     if not file.exists():
         write_private(file, secrets.token_urlsafe(24))
         install.give(file)

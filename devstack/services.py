@@ -36,15 +36,22 @@ def start_redis(folder: Path, port: int | None = None) -> "Redis":
 
 
 class Postgres(Server):
-    """PostgreSQL as in production: fsync on, commits synchronous, a password a connection."""
+    """PostgreSQL as in production: fsync on, commits synchronous, a password a connection.
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    With `like` its data begin as a copy of what that one holds, which has to be stopped.
+    """
+
+    def __init__(
+        self, folder: Path, port: int | None = None, like: "Postgres | None" = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         folder = folder.resolve()
         self.port = port or free_port()
         self._install = postgres_install.find()
         self._home = postgres_install.home_for(folder)
         self._data = self._home / "postgres-18"
+        if like and not self._data.exists():
+            postgres_install.copy_cluster(like.data, self._data)
         self._password = postgres_install.password_in(self._home, self._install)
         self.child = Child(
             name="postgres",
@@ -70,7 +77,7 @@ class Postgres(Server):
     def start(self) -> None:
         """Start on the same data and port as before, and wait until it answers."""
         if not self._data.exists():
-            self._install.make_cluster(self._data, self._home / "postgres.password")
+            self._install.make_cluster(self._data, postgres_install.password_file(self._home))
         super().start()
         self.create_database(DATABASE)
 

@@ -39,8 +39,9 @@ class Stack:
     """Everything that `docker compose up` starts, as processes of this machine.
 
     `processes` holds them by name ("postgres", "redis", "web-1", "worker-1", "followers-1"), in the
-    order in which they start. With `supervise` one that dies is started again, at most
-    `RESTARTS_MAX` times a minute for all together; after that `gave_up` is set.
+    order in which they start. With `like`, a stopped PostgreSQL that is migrated, the database is a
+    copy of that one's. With `supervise` one that dies is started again, at most `RESTARTS_MAX`
+    times a minute for all together; after that `gave_up` is set.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Stack:
         followers: int = 1,
         extra_env: Mapping[str, str] | None = None,
         commands: Mapping[str, list[str]] | None = None,
+        like: Postgres | None = None,
         supervise: bool = False,
         report: Callable[[str], None] = print,
     ) -> None:
@@ -64,6 +66,7 @@ class Stack:
         self._counts = {"web": webs, "worker": workers, "followers": followers}
         self._extra_env = dict(extra_env or {})
         self._commands = COMMANDS | dict(commands or {})
+        self._like = like
         self._supervise = supervise
         self._report = report
         self._application: list[Child] = []
@@ -132,7 +135,7 @@ class Stack:
                 raise DevstackError(f"port {port}: {reason}; set PORT to another one")
 
     def _start_services(self) -> None:
-        self.postgres = Postgres(self.folder)
+        self.postgres = Postgres(self.folder, like=self._like)
         self._exits.callback(self.postgres.stop)
         self.postgres.start()
         self.redis = Redis(self.folder)
@@ -142,7 +145,8 @@ class Stack:
 
     def _start_application(self) -> None:
         keys = make_keys(self.folder)
-        run_once("migrate", self._commands["migrate"], self._env("migrate", keys), self.folder)
+        if self._like is None:
+            run_once("migrate", self._commands["migrate"], self._env("migrate", keys), self.folder)
         write_environment(self.folder, self._addresses() | keys)
         self._exits.callback(self._stop_application)
         for kind, count in self._counts.items():

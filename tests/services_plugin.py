@@ -21,6 +21,8 @@ from config.keyfile import new_key
 from devstack.application import UNLIMITED
 
 PROFILE_VARIABLE = "CHATLEDGER_TEST_PROFILE"
+#: Where the folder of the whole run is, which the processes of `-n` share.
+RUN_FOLDER_VARIABLE = "CHATLEDGER_TEST_RUN_FOLDER"
 PROFILES = ("embedded", "full")
 
 _run = ExitStack()
@@ -60,6 +62,7 @@ def _start(profile: str, *, services: bool) -> None:
         os.environ.pop(field.upper(), None)
     os.environ |= {name: new_key() for name in KEY_NAMES} | UNLIMITED
     os.environ |= {PROFILE_VARIABLE: profile, "VAR_DIR": str(folder / "var")}
+    os.environ.setdefault(RUN_FOLDER_VARIABLE, str(folder))
     if profile == "full" and services:
         _start_services(folder)
 

@@ -148,7 +148,9 @@ def test_hosts_whose_clocks_are_an_hour_off_change_nothing(
 def test_a_database_whose_clock_is_set_back_and_right_again_fails_nothing_early(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    with FullService(tmp_path / "stack", stack=WrongDatabaseStack, extra_env=env) as full:
+    with FullService(
+        tmp_path / "stack", stack=WrongDatabaseStack, like=None, extra_env=env
+    ) as full:
         assert isinstance(full.stack, WrongDatabaseStack)
         worker = full.stack.processes["worker-1"]
         go_back_and_forth(full, full.stack.set_clock, stop_work=worker.stop, go_on=worker.start)

@@ -1,10 +1,12 @@
 """Every query goes by an index: what a page costs does not depend on how much there is."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from pytest_django import DjangoDbBlocker
 
 from eventstore.reading import id_parameter
 from projections.conversations import Conversations
@@ -24,9 +26,16 @@ LONG = 3_000
 SHORT, SHORT_COUNT = 20, 100
 
 
-@pytest.fixture(autouse=True)
-def thousands_of_rows() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def thousands_of_rows(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """One long conversation between many short ones; one user with many conversations, and many."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        make_rows()
+        yield
+        transaction.set_rollback(True)
+
+
+def make_rows() -> None:
     drain(ProjectionRunner())
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:

@@ -12,6 +12,7 @@ from devstack.application import PROJECT, UNLIMITED, Embedded, make_keys
 from devstack.stack import Stack
 from tests.stack.client import User, register
 from tests.stack.ledger_check import Ledger, read_postgres, read_sqlite
+from tests.stack.migrated import migrated
 
 #: Longer than any message may take to end in these tests.
 REST_SECONDS = 60.0
@@ -121,7 +122,8 @@ class FullService(Service):
         extra_env: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        self.stack = stack(folder, extra_env=UNLIMITED | dict(extra_env or {}), **options)
+        env = UNLIMITED | dict(extra_env or {})
+        self.stack = stack(folder, extra_env=env, **{"like": migrated(), **options})
         super().__init__(self.stack)
 
     def ledger(self) -> Ledger:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.stack.client import OPTIONS
 from tests.stack.services import EmbeddedService
 
 OURS = "https://app.example.org"
@@ -109,14 +110,14 @@ def test_an_allowed_page_can_read_errors_too(
 def test_no_other_origin_may_anything(service: EmbeddedService, origin: str) -> None:
     for answer in (
         preflight(service, origin),
-        httpx.get(f"{service.url}/users/", headers={"Origin": origin}),
+        httpx.get(f"{service.url}/users/", headers={"Origin": origin}, **OPTIONS),
     ):
         assert not {"allow-origin", "allow-credentials"} & allowed(answer).keys()
 
 
 def test_behind_tls_a_browser_is_told_to_stay_there(service: EmbeddedService) -> None:
-    tls = httpx.get(f"{service.url}/livez/", headers={"X-Forwarded-Proto": "https"})
-    plain = httpx.get(f"{service.url}/livez/", headers={"X-Forwarded-Proto": "http"})
+    tls = httpx.get(f"{service.url}/livez/", headers={"X-Forwarded-Proto": "https"}, **OPTIONS)
+    plain = httpx.get(f"{service.url}/livez/", headers={"X-Forwarded-Proto": "http"}, **OPTIONS)
 
     assert tls.headers["strict-transport-security"] == "max-age=31536000"
     assert "strict-transport-security" not in plain.headers
