@@ -23,8 +23,6 @@ from config.metrics.requests import STREAMS, count_request
 
 logger = logging.getLogger(__name__)
 
-#: How long a client may take nothing of a stream before it is given up.
-STALLED_SECONDS_MAX = 60.0
 #: How long a stop waits for a client to take the end of a stream that is cut.
 CUT_SECONDS_MAX = 1.0
 
@@ -88,7 +86,7 @@ class Requests(ASGIHandler):
 async def _stream(
     response: StreamingHttpResponse, receive: Receive, send: Send, *, headers_only: bool
 ) -> None:
-    """Send what comes until it ends, or until the client has gone or takes nothing any more."""
+    """Send what comes until it ends, or until the client has gone."""
     from conversations.accept import EVENT_STREAM
 
     head = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
@@ -140,12 +138,8 @@ _stopping = threading.Event()
 async def _send_parts(parts: Any, send: Send) -> None:
     if parts:
         async for part in parts:
-            try:
-                async with asyncio.timeout(STALLED_SECONDS_MAX):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-            except TimeoutError:
-                logger.info("a client that takes nothing of its stream is given up")
-                return
+            # A client that takes nothing is given up by `config.http_protocol`: then it has gone.
+            await send({"type": "http.response.body", "body": part, "more_body": True})
     await send(_LAST)
 
 

@@ -28,8 +28,9 @@ PIPELINED_MAX = 16
 HEAD_SECONDS_MAX = 10.0
 #: How long it may take for the body behind them, and, after an early answer, for the rest of it.
 BODY_SECONDS_MAX = 30.0
-#: How long a client may take nothing of an answer that is waiting for it.
+#: How long a client may take nothing of what is waiting for it, and how often that is looked at.
 UNSENT_SECONDS_MAX = 60.0
+UNSENT_LOOKS = 12
 
 Header = tuple[bytes, bytes]
 
@@ -45,13 +46,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _unparsed_bytes = 0
     _begun = 0
-    #: The cycle before the newest one.
+    #: The cycle before the newest one, and the one that is being answered.
     _earlier: Any = None
+    _running: Any = None
     _is_refused = False
     _head_is_open = False
     _body_is_open = False
     _ignores_upgrade = False
     _too_late: asyncio.TimerHandle | None = None
+    _unsent_look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -59,7 +62,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        self._look_no_more()
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells the newest request only, which may wait behind this one.
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_at_what_is_unsent()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._look_no_more()
+        self._look_at_what_is_unsent()
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
@@ -98,9 +115,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self._ignores_upgrade:
             if len(self.pipeline) >= PIPELINED_MAX:
                 raise _Refused("too many requests wait for an answer")
-            self._body_is_open = True
-            self._earlier = self.cycle
+            self.url = _with_path(self.url)
+            earlier = self.cycle
             super().on_headers_complete()
+            # Not before: of a target that is none, nothing has begun.
+            self._earlier, self._body_is_open = earlier, True
+            if not self.pipeline:
+                self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
@@ -113,9 +134,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        following = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        if unsent := self.transport.get_write_buffer_size():
-            self.loop.call_later(UNSENT_SECONDS_MAX, self._abort_if_stalled, unsent)
+        self._running = following
+        self._look_at_what_is_unsent()
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -211,13 +233,42 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.write(_answer(problem))
         self.transport.close()
 
-    def _abort_if_stalled(self, unsent_before: int) -> None:
+    def _look_at_what_is_unsent(self) -> None:
+        """Look from time to time whether the client takes what is waiting for it, until it has."""
+        if self._unsent_look is None and (unsent := self.transport.get_write_buffer_size()):
+            self._look_later(unsent, UNSENT_LOOKS)
+
+    def _look_later(self, unsent: int, looks: int) -> None:
+        pause = UNSENT_SECONDS_MAX / UNSENT_LOOKS
+        self._unsent_look = self.loop.call_later(pause, self._look, unsent, looks - 1)
+
+    def _look_no_more(self) -> None:
+        if self._unsent_look is not None:
+            self._unsent_look.cancel()
+            self._unsent_look = None
+
+    def _look(self, unsent_before: int, looks_left: int) -> None:
+        self._unsent_look = None
         unsent = self.transport.get_write_buffer_size()
-        if 0 < unsent < unsent_before:
-            self.loop.call_later(UNSENT_SECONDS_MAX, self._abort_if_stalled, unsent)
-        elif unsent:
+        if not unsent:
+            return
+        if unsent < unsent_before:
+            self._look_later(unsent, UNSENT_LOOKS)
+        elif looks_left:
+            self._look_later(unsent, looks_left)
+        else:
             # A close in order would wait until the client takes the rest, which may be for ever.
             self.transport.abort()
+
+
+def _with_path(target: bytes) -> bytes:
+    """The target of a request; one that names a host and no path means the path `/`."""
+    if target.startswith(b"/"):
+        return target
+    parts = httptools.parse_url(target)
+    if parts.path or not parts.host:
+        return target
+    return b"/?" + parts.query if parts.query else b"/"
 
 
 def _refuse_ambiguous(headers: Sequence[Header], version: str) -> None:

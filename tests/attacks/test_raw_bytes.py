@@ -238,3 +238,29 @@ def test_an_offer_does_not_hide_what_is_refused(service: EmbeddedService) -> Non
     head = b"POST /send/ HTTP/1.1\r\nHost: localhost\r\n" + OFFERS["h2c"]
     (answer,) = exchange(service.url, head + LENGTH + CHUNKED + b"\r\n" + CHUNKS)
     answer.assert_problem(400, "bad-request")
+
+
+NO_TARGETS = [b"http://a:99999/", b"http://a@/", b"http://a:/", b"http://[::1/", b"*", b"//"]
+
+
+@pytest.mark.parametrize("target", NO_TARGETS)
+def test_a_target_that_is_none_is_refused_and_takes_no_answer_along(
+    service: EmbeddedService, alice: User, spent: Spent, target: bytes
+) -> None:
+    bad = b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % target
+    head = b"POST /send/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    a_send = head + LENGTH + b"Authorization: Bearer %s\r\n\r\n" % alice.jwt.encode() + BODY
+    (answer,) = exchange(service.url, bad + a_send)
+    assert answer.status in (400, 404)
+    for sends in (1, 2):
+        answers = exchange(service.url, a_send * sends + bad)
+        assert [answer.status for answer in answers][:sends] == [201] * sends
+    assert spent() == 300
+
+
+def test_a_target_may_name_the_host(service: EmbeddedService) -> None:
+    request = b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    (answer,) = exchange(service.url, request % b"http://localhost/livez/?x=1")
+    assert answer.status == 200
+    for target in (b"http://localhost", b"http://localhost?x=1"):
+        assert exchange(service.url, request % target)[0].headers["location"] == "/docs"

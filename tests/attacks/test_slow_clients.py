@@ -20,11 +20,14 @@ from tests.attacks.raw import Answer, answers_on, connect
 
 PATIENCE_SECONDS = 0.5
 LARGE_BYTES = 64 * 1024 * 1024
+SIZES = {"/large": LARGE_BYTES // 4, "/larger": LARGE_BYTES}
 HEAD = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n"
 
 
 async def serve(scope: Any, receive: Any, send: Any) -> None:
-    """Answer at once to /early, late to /late, with much to /large, else behind the body."""
+    """Answer at once to /early, late to /late, with much to /large and /larger, without an end to
+    /endless, and else behind the body.
+    """
     path = scope["path"]
     if path == "/late":
         await asyncio.sleep(3 * PATIENCE_SECONDS)
@@ -34,7 +37,14 @@ async def serve(scope: Any, receive: Any, send: Any) -> None:
             message = await receive()
         if message["type"] == "http.disconnect":
             return
-    body = bytes(LARGE_BYTES if path == "/large" else 2)
+    if path == "/endless":
+        gone = asyncio.create_task(receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not gone.done():
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+            await asyncio.sleep(0)
+        return
+    body = bytes(SIZES.get(path, 2))
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -209,19 +219,47 @@ def test_who_waits_for_an_answer_is_not_hurried(connection: socket.socket) -> No
 def test_who_takes_nothing_of_a_large_answer_is_given_up(
     server: uvicorn.Server, connection: socket.socket
 ) -> None:
-    connection.sendall(HEAD % b"large" + b"\r\n" + b"x" * 20)
+    connection.sendall(HEAD % b"larger" + b"\r\n" + b"x" * 20)
     assert connection.recv(1) == b"H"
     wait_until_alone(server)
     assert taken(connection, LARGE_BYTES) < LARGE_BYTES / 2
 
 
 def test_who_takes_a_large_answer_slowly_gets_it(connection: socket.socket) -> None:
-    connection.sendall(HEAD.replace(b"20", b"0") % b"large" + b"Connection: close\r\n\r\n")
+    connection.sendall(HEAD.replace(b"20", b"0") % b"larger" + b"Connection: close\r\n\r\n")
     received = 0
     for _ in range(8):
         received += taken(connection, LARGE_BYTES // 8)
         time.sleep(PATIENCE_SECONDS / 4)
     assert received + taken(connection, LARGE_BYTES) > LARGE_BYTES
+
+
+def test_who_takes_nothing_of_an_answer_without_end_is_given_up(
+    server: uvicorn.Server, connection: socket.socket
+) -> None:
+    connection.sendall(HEAD.replace(b"20", b"0") % b"endless" + b"\r\n")
+    assert connection.recv(1) == b"H"
+    wait_until_alone(server)
+
+
+def test_who_leaves_is_gone_for_the_answer_before_the_last_one_too(server: uvicorn.Server) -> None:
+    with connect(f"http://127.0.0.1:{server.config.port}") as connection:
+        connection.sendall(HEAD.replace(b"20", b"0") % b"endless" + b"\r\n")
+        connection.sendall(HEAD % b"late" + b"\r\n" + b"x" * 20)
+        assert connection.recv(1) == b"H"
+    wait_until_alone(server)
+
+
+def test_who_took_one_answer_slowly_is_not_hurried_with_the_next(
+    connection: socket.socket,
+) -> None:
+    last = HEAD.replace(b"20", b"0") % b"larger" + b"Connection: close\r\n\r\n"
+    connection.sendall(HEAD.replace(b"20", b"0") % b"large" + b"\r\n" + last)
+    received = 0
+    for _ in range(20):
+        received += taken(connection, LARGE_BYTES // 16)
+        time.sleep(PATIENCE_SECONDS / 8)
+    assert received + taken(connection, 2 * LARGE_BYTES) > sum(SIZES.values())
 
 
 def taken(connection: socket.socket, size: int) -> int:
@@ -235,6 +273,6 @@ def taken(connection: socket.socket, size: int) -> int:
 
 def wait_until_alone(server: uvicorn.Server) -> None:
     until = time.monotonic() + 10
-    while server.server_state.connections:
-        assert time.monotonic() < until, "the connection is still open"
+    while server.server_state.connections or server.server_state.tasks:
+        assert time.monotonic() < until, "somebody is still there"
         time.sleep(0.01)

@@ -225,18 +225,6 @@ def test_a_server_that_stops_does_not_wait_for_who_takes_nothing(
     asyncio.run(story())
 
 
-def test_a_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asgi, "STALLED_SECONDS_MAX", 0.05)
-
-    async def story() -> None:
-        parts, connection = Parts(b"one", b"two"), Connection(takes=False)
-        await streamed(parts, connection, lambda: None, headers_only=False)
-        assert connection.bodies == [(b"one", True)]
-        assert parts.closed
-
-    asyncio.run(story())
-
-
 def test_only_the_head_of_a_stream_goes_to_who_asks_for_no_more() -> None:
     async def story() -> None:
         parts, connection = Parts(b"one"), Connection()
