@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 #: The longest a follower sleeps while nothing is announced.
 IDLE_SECONDS = 1.0
+#: How often one asks for a lease that another process holds.
+ASK_SECONDS = 0.2
+#: How long one that has failed leaves it to others: they ask meanwhile.
+FAILED_SECONDS = 1.5
 
 
 class Follower(Protocol):
@@ -59,7 +63,9 @@ class _Loop:
         self.leased = leased
         self.stop = stop
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self.renew_at = 0.0
+        #: Without a lease to share, it is always held.
+        self.holds = not leased
+        self.ask_at = 0.0
 
     def run(self) -> None:
         complained = False
@@ -73,13 +79,11 @@ class _Loop:
                 if not complained:
                     logger.warning("%s lost the database: %s", self.follower.name, error)
                 complained, more = True, False
-                close_unusable_connection()
-                self.stop.wait(IDLE_SECONDS)
+                self._leave_it_to_others()
             except Exception:
                 logger.exception("%s failed and will retry", self.follower.name)
                 more = False
-                close_unusable_connection()
-                self.stop.wait(IDLE_SECONDS)
+                self._leave_it_to_others()
             if not more and not self.stop.is_set():
                 appended.wait(seen + 1, IDLE_SECONDS)
         if self.leased:
@@ -88,14 +92,22 @@ class _Loop:
     def _may_run(self) -> bool:
         """Hold the follower's lease; without Redis everybody runs, and the positions decide."""
         now = time.monotonic()
-        if not self.leased or now < self.renew_at:
-            return True
+        if not self.leased or now < self.ask_at:
+            return self.holds
         try:
-            held = get_leases().renew(self._lease, self.holder, LEASE_SECONDS)
+            self.holds = get_leases().renew(self._lease, self.holder, LEASE_SECONDS)
         except LeasesUnavailable:
-            held = True
-        self.renew_at = now + RENEW_SECONDS if held else 0.0
-        return held
+            self.holds = True
+        self.ask_at = now + (RENEW_SECONDS if self.holds else ASK_SECONDS)
+        return self.holds
+
+    def _leave_it_to_others(self) -> None:
+        """What fails here may work in another process: wait until it has had time to ask."""
+        close_unusable_connection()
+        if self.leased:
+            self._give_back()
+            self.holds, self.ask_at = False, 0.0
+        self.stop.wait(FAILED_SECONDS)
 
     def _give_back(self) -> None:
         try:
