@@ -6,7 +6,7 @@ from uuid import UUID
 
 from accounts.api import NotShownYet
 from conversations.domain import ConversationStarted, MessageSent
-from eventstore.reading import read_stream_after
+from eventstore.reading import RecordedEvent, read_stream_after
 from projections import positions
 
 R = TypeVar("R")
@@ -29,7 +29,10 @@ def find(
     as long as no follower runs; otherwise, what is not found is `missing`.
     """
     found = look(user_id, stream_id)
-    if found is None and _is_in_log(user_id, stream_id):
+    if found is None and (begun := _beginning(user_id, stream_id)) is not None:
+        place = positions.live().get(_SHOWN_IN[begun.topic])
+        if place is None or place.position < begun.position:
+            raise NotShownYet
         # Shown since, or deleted: whoever looked before a follower was done looks once more.
         found = look(user_id, stream_id)
     if found is None:
@@ -37,14 +40,9 @@ def find(
     return found
 
 
-def _is_in_log(user_id: UUID, stream_id: UUID) -> bool:
-    """Whether the log has it, and the read model, too; raises `NotShownYet` if the log alone."""
-    first = read_stream_after(stream_id, 0, limit=1)
-    if not first or (name := _SHOWN_IN.get(first[0].topic)) is None:
-        return False
-    (begun,) = first
-    if begun.data["user_id"] != str(user_id):
-        return False
-    if begun.position > positions.live()[name].position:
-        raise NotShownYet
-    return True
+def _beginning(user_id: UUID, stream_id: UUID) -> RecordedEvent | None:
+    """The event with which a message or conversation of the user's begins, if the log has it."""
+    for begun in read_stream_after(stream_id, 0, limit=1):
+        if begun.topic in _SHOWN_IN and begun.data["user_id"] == str(user_id):
+            return begun
+    return None

@@ -17,6 +17,7 @@ from conversations.replies import enqueue
 from eventstore.cause import Cause
 from eventstore.database import CONNECTION_ERRORS, StoreUnavailable
 from eventstore.leases import LeasesUnavailable, get_leases
+from eventstore.log import Raced
 from eventstore.reading import clock_now, read_stream
 from projections.pending import EVER, PendingRow, due
 
@@ -120,10 +121,12 @@ class Sweeper:
                 with bound_contextvars(request_id=cause.request_id):
                     logger.warning("message %s is past its deadline", row.message_id)
                     end_with_failure(row.message_id, "deadline", cause)
+            # One message that cannot be ended keeps no other from its end.
+            except Raced as error:
+                logger.warning("message %s could not be failed: %s", row.message_id, error)
             except (*CONNECTION_ERRORS, StoreUnavailable):
                 raise
             except Exception:
-                # One message that cannot be ended keeps no other from its end.
                 logger.exception("message %s could not be failed", row.message_id)
 
     def _resend(self, rows: Sequence[PendingRow], now: float) -> None:

@@ -230,6 +230,10 @@ def one_at_a_time(user_id: UUID) -> threading.Lock:
     return _turns[user_id.int % len(_turns)]
 
 
+class Raced(StoreUnavailable):
+    """Others wrote to the same streams first, again and again: nothing was done."""
+
+
 class Decision(Protocol[R_co]):
     """A command at work: load, decide, append."""
 
@@ -252,4 +256,4 @@ def decide(decision: Decision[R_co]) -> R_co:
             return decision(fresh=True)
         except IntegrityError:
             continue
-    raise StoreUnavailable("too many others write to the same streams; try again")
+    raise Raced("too many others write to the same streams; try again")

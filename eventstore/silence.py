@@ -1,7 +1,6 @@
 """Whether the database answers at all: what is merely slow does, what is frozen does not."""
 
 import asyncio
-from contextlib import suppress
 from contextvars import Context
 
 import psycopg
@@ -28,9 +27,13 @@ async def _is_greeted() -> bool:
     parameters = connection.get_connection_params()
     # Django's own kind of cursor belongs to connections of threads.
     del parameters["cursor_factory"]
-    with suppress(TimeoutError, psycopg.OperationalError):
+    try:
         async with asyncio.timeout(GREETING_SECONDS):
             greeted = await psycopg.AsyncConnection.connect(**parameters)
-        await greeted.close()
-        return True
-    return False
+    except TimeoutError:
+        return False
+    except psycopg.OperationalError as error:
+        # A refusal of the server's own, for want of room, say, is an answer; its code is not told.
+        return "FATAL" in str(error)
+    await greeted.close()
+    return True

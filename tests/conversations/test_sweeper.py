@@ -11,7 +11,7 @@ from conversations.ends import end_of
 from conversations.generation import end_with_failure, generate, lease_name
 from conversations.sweeper import RESEND_SECONDS_MAX, SWEEP_SECONDS, Sweeper
 from eventstore.leases import get_leases
-from eventstore.log import EventLog
+from eventstore.log import EventLog, Raced
 from eventstore.models import EventRecord
 from eventstore.reading import clock_now, read_stream
 from projections.pending import PendingRow
@@ -178,6 +178,23 @@ def test_one_that_loses_the_connection_each_time_keeps_no_other_from_its_end(
     assert end_of(other) is None
     clock.ahead_seconds = 91 + SWEEP_SECONDS
     sweeper.step()
+    assert end_of(other)
+
+
+def test_one_that_is_raced_each_time_keeps_no_other_from_its_end(
+    alice: UUID, send: Send, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raced, other = send(alice).message_id, send(alice).message_id
+
+    def end(message_id: UUID, *how: Any) -> None:
+        if message_id == raced:
+            raise Raced("too many others write to the same streams")
+        end_with_failure(message_id, *how)
+
+    monkeypatch.setattr(sweeper_module, "end_with_failure", end)
+    project()
+    clock.ahead_seconds = 91
+    Sweeper().step()
     assert end_of(other)
 
 
