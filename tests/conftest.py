@@ -1,5 +1,6 @@
 """Fixtures of every test."""
 
+import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, name in enumerate(LONG) if name in item.path.parts), len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from what stays to the end: thousands of tests and all modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
