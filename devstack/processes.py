@@ -18,7 +18,9 @@ from signal import Signals
 LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.02
 METRICS_PORT_ABOVE = 1000
-METRICS_PORTS = range(1100, 32_000)
+#: Below those that the system gives to whoever asks for any, so that what is free now is free when
+#: its server comes, and when one that was killed comes back.
+PORTS = range(1100, 32_000)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -149,22 +151,18 @@ def wait_until_ready(
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, picked by the operating system."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])
+    """A loopback port that nobody listens on, picked at random."""
+    while why_not_free(port := secrets.choice(PORTS)):
+        pass
+    return port
 
 
 def free_metrics_ports(port: int | None = None) -> Iterator[int]:
-    """Loopback ports for metrics: from a thousand above `port` on, or from anywhere.
-
-    All of them below those that the system gives to whoever asks for any: so they are still free
-    when a process that was killed comes back.
-    """
-    first = port + METRICS_PORT_ABOVE if port else secrets.choice(METRICS_PORTS)
-    if first not in METRICS_PORTS:
-        first = METRICS_PORTS.start
-    for candidate in (*range(first, METRICS_PORTS.stop), *range(METRICS_PORTS.start, first)):
+    """Loopback ports for metrics: from a thousand above `port` on, or from anywhere."""
+    first = port + METRICS_PORT_ABOVE if port else secrets.choice(PORTS)
+    if first not in PORTS:
+        first = PORTS.start
+    for candidate in (*range(first, PORTS.stop), *range(PORTS.start, first)):
         if not why_not_free(candidate):
             yield candidate
 
