@@ -27,6 +27,7 @@ RETURN_SECONDS_MAX = 10.0
 #: Less than what a container engine waits before it kills.
 STOP_SECONDS_MAX = 10.0
 ENDED = 8
+ARRIVED_SECONDS = 0.5
 SENDS_MAX = 50_000
 #: More than there are threads for reading, so that some have to wait for one.
 READS_AT_ONCE = 40
@@ -114,6 +115,8 @@ def test_processes_that_are_told_to_stop_do_so_while_postgres_is_frozen(
         first = [threads.submit(seconds_to_refusal, each, "/token/") for each in users]
         assert max(each.result(60) for each in first) < ANSWER_SECONDS_MAX
         last = [threads.submit(each.get, "/token/") for each in users]
+        # They are there by then, and not answered yet: who comes later is told nothing.
+        time.sleep(ARRIVED_SECONDS)
         stopping = {name: threads.submit(seconds_to_stop, shared, name) for name in names}
         stopped = {name: each.result(60) for name, each in stopping.items()}
         assert [answer.result(60).status_code for answer in last] == [503] * len(last)
