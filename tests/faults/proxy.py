@@ -5,6 +5,7 @@ called from any thread.
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -75,6 +76,7 @@ class Proxy:
         self._traps: list[Trap] = []
         self._server: asyncio.Server | None = None
         self._open = asyncio.Event()
+        self._reserved = socket.socket()
 
     def url(self, url: str) -> str:
         """The same address by way of this proxy."""
@@ -128,13 +130,24 @@ class Proxy:
 
     async def _start(self) -> None:
         self._open.set()
+        self._reserved.close()
         self._server = await asyncio.start_server(self._connected, LOOPBACK, self.port)
 
     async def _stop(self) -> None:
         if self._server:
             self._server.close()
             self._server = None
+            self._reserve()
         await self._cut(len)
+
+    def _reserve(self) -> None:
+        """Keep the port for the next start: nobody listens on it, and nobody else can."""
+        self._reserved = socket.socket()
+        for reuse in (1, 0):
+            # With it, past what is left of old connections; without it, others cannot bind.
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+            if reuse:
+                self._reserved.bind((LOOPBACK, self.port))
 
     async def _cut(self, how_many: "Callable[[list[Link]], int]") -> int:
         cut = self._links[: how_many(self._links)]
