@@ -46,8 +46,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _unparsed_bytes = 0
     _begun = 0
-    #: The cycle before the newest one, and the one that is being answered.
-    _earlier: Any = None
+    #: The cycle that is being answered; `cycle` is the newest one.
     _running: Any = None
     _is_refused = False
     _head_is_open = False
@@ -91,7 +90,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._feed(data)
         if self._unparsed_bytes > HEAD_BYTES_MAX:
             self._refuse(problems.HEAD_TOO_LARGE)
-        self._expect_what_is_next(went_on=self._progress() == before)
+        self._expect_what_is_next(nothing_new=self._progress() == before)
 
     def on_message_begin(self) -> None:
         self._head_bytes = self._unparsed_bytes = 0
@@ -116,10 +115,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if len(self.pipeline) >= PIPELINED_MAX:
                 raise _Refused("too many requests wait for an answer")
             self.url = _with_path(self.url)
-            earlier = self.cycle
             super().on_headers_complete()
             # Not before: of a target that is none, nothing has begun.
-            self._earlier, self._body_is_open = earlier, True
+            self._body_is_open = True
             if not self.pipeline:
                 self._running = self.cycle
 
@@ -178,19 +176,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _expect_what_is_next(self, *, went_on: bool) -> None:
-        """Set the time for it; where nothing new was begun or ended (`went_on`), the old one runs.
+    def _expect_what_is_next(self, *, nothing_new: bool) -> None:
+        """Set the time for it; where nothing new was begun or ended, the old one runs.
 
         So a byte more from time to time gains nothing.
         """
         if self._is_refused or self.transport.is_closing():
             self._expect_nothing()
         elif self._head_is_open or self._body_is_open:
-            if not went_on:
+            if not nothing_new:
                 self._expect_within(HEAD_SECONDS_MAX if self._head_is_open else BODY_SECONDS_MAX)
         elif self._is_answering():
             self._expect_nothing()
-        elif not went_on or self._too_late is None:
+        elif not nothing_new or self._too_late is None:
             # A line break before a request begins none, and has ended uvicorn's own waiting.
             self._expect_within(HEAD_SECONDS_MAX)
 
@@ -224,7 +222,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if of_this_request and self.pipeline:
             # It waits for its turn, and would then wait for the rest of its body.
             self.pipeline.popleft()
-            self.cycle, of_this_request = self._earlier, False
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._running
+            of_this_request = False
         if self._is_answering() and not of_this_request:
             self.cycle.keep_alive = False
             self.flow.resume_reading()

@@ -144,6 +144,17 @@ def pending(monkeypatch: pytest.MonkeyPatch, *message_ids: UUID) -> None:
     monkeypatch.setattr(sweeper_module, "due", due)
 
 
+def fail_with(monkeypatch: pytest.MonkeyPatch, message_id: UUID, error: Exception) -> None:
+    """Let this error be what comes of ending this message."""
+
+    def end(each: UUID, *how: Any) -> None:
+        if each == message_id:
+            raise error
+        end_with_failure(each, *how)
+
+    monkeypatch.setattr(sweeper_module, "end_with_failure", end)
+
+
 def test_messages_that_cannot_be_failed_do_not_take_every_place_in_a_sweep(
     alice: UUID, send: Send, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,12 +175,8 @@ def test_one_that_loses_the_connection_each_time_keeps_no_other_from_its_end(
 ) -> None:
     poisoned, other = send(alice).message_id, send(alice).message_id
 
-    def end(message_id: UUID, *how: Any) -> None:
-        if message_id == poisoned:
-            raise OperationalError("canceling statement due to lock timeout")
-        end_with_failure(message_id, *how)
-
-    monkeypatch.setattr(sweeper_module, "end_with_failure", end)
+    lock_timeout = OperationalError("canceling statement due to lock timeout")
+    fail_with(monkeypatch, poisoned, lock_timeout)
     project()
     sweeper = Sweeper()
     clock.ahead_seconds = 91
@@ -186,12 +193,7 @@ def test_one_that_is_raced_each_time_keeps_no_other_from_its_end(
 ) -> None:
     raced, other = send(alice).message_id, send(alice).message_id
 
-    def end(message_id: UUID, *how: Any) -> None:
-        if message_id == raced:
-            raise Raced("too many others write to the same streams")
-        end_with_failure(message_id, *how)
-
-    monkeypatch.setattr(sweeper_module, "end_with_failure", end)
+    fail_with(monkeypatch, raced, Raced("too many others write to the same streams"))
     project()
     clock.ahead_seconds = 91
     Sweeper().step()

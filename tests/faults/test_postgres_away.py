@@ -1,7 +1,6 @@
 """PostgreSQL goes away at once and comes back, or says nothing any more."""
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from signal import Signals
 
-from devstack.application import PROJECT
 from tests.faults.checker import check
 from tests.faults.counts import count
 from tests.faults.journal import Entry, Journal
@@ -140,17 +138,9 @@ def seconds_to_stop(shared: ProxiedService, name: str) -> float:
 
 
 def enqueue_again(shared: ProxiedService, message_ids: list[str]) -> None:
-    said = subprocess.run(
-        [sys.executable, "-m", "tests.faults.enqueue_again", "1"],
-        input="\n".join(message_ids),
-        env=shared.environment(),
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert said.stdout.split() == ["ready", *["1"] * len(message_ids)]
+    told = "\n".join(message_ids)
+    said = shared.run("-m", "tests.faults.enqueue_again", "1", told=told)
+    assert said.stdout.split() == ["ready", *["1"] * len(message_ids)], said.stderr
 
 
 @contextmanager

@@ -66,10 +66,11 @@ class Service:
         """End what generates as `kill -9` does, and start it again."""
         raise NotImplementedError
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a Python command in the service's environment."""
+    def run(self, *command: str, told: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a Python command in the service's environment; `told` is its standard input."""
         return subprocess.run(
             [sys.executable, *command],
+            input=told,
             env=self.environment(),
             cwd=PROJECT,
             capture_output=True,
