@@ -18,8 +18,9 @@ from accounts.passwords import hash_password, is_outdated, is_password
 from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.database import writing
+from eventstore.decisions import decide
 from eventstore.domain import Refused
-from eventstore.log import decide, event_log, one_at_a_time, transaction_with_log
+from eventstore.log import event_log, one_at_a_time, transaction_with_log
 
 
 class UsernameTaken(Refused):

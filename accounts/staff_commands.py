@@ -15,8 +15,9 @@ from accounts.grants import Grant
 from accounts.models import Credential
 from eventstore.cause import Cause
 from eventstore.database import guarded
+from eventstore.decisions import decide
 from eventstore.domain import Refused
-from eventstore.log import decide, event_log, one_at_a_time, transaction_with_log
+from eventstore.log import event_log, one_at_a_time, transaction_with_log
 from eventstore.reading import max_position
 
 R = TypeVar("R")

@@ -22,7 +22,8 @@ from conversations.event_stream import Place, events, events_of_ended, has_all, 
 from conversations.prefer import NO_PREFERENCE, WAIT_SECONDS_MAX, Preference, parse_prefer
 from conversations.showing import SHOWING, find
 from eventstore.cause import Cause
-from eventstore.database import in_thread
+from eventstore.database import in_thread, while_it_answers
+from eventstore.writer import deciding_together
 from projections import queries
 from projections.progress import shown
 
@@ -202,7 +203,6 @@ async def _send(
         conversation_id=conversation_id,
         message_id=commands.message_id_for(caller.user_id, key),
         message=body.message,
-        idempotent=key is not None,
         awaited=seconds > 0,
     )
     bind_contextvars(message_id=command.message_id)
@@ -211,7 +211,7 @@ async def _send(
             # Before the message is paid for: a stream too many costs nothing.
             held.enter_context(streams.one(caller.user_id))
         with replies.Waiting(command.message_id, seconds) as waiting:
-            accepted = await in_thread(_accept, command, Cause(caller.actor, request.request_id))
+            accepted = await _accept(command, Cause(caller.actor, request.request_id))
             end = await _end(accepted, waiting)
         if streamed:
             stream = _event_stream(accepted.message_id, Place(), end, held)
@@ -232,19 +232,22 @@ async def _send(
     return Status(201, schemas.Sent(response=end.response))
 
 
-def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:
-    """Accept a message and hand it on, in one thread: a client that hangs up stops neither."""
+async def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accepted:
+    """Have a message accepted and handed on: a client that hangs up meanwhile stops neither."""
     try:
-        accepted = commands.send_message(command, cause)
+        decision = commands.sending(command, cause)
+        return await while_it_answers(deciding_together(decision, then=_hand_on))
     except Exception as error:
         metrics.send_refused(error)
         raise
+
+
+def _hand_on(accepted: commands.Accepted) -> None:
     if accepted.repeated:
         metrics.REPEATED.inc()
     else:
         metrics.ACCEPTED.inc()
         replies.enqueue(accepted.message_id)
-    return accepted
 
 
 async def _end(accepted: commands.Accepted, waiting: replies.Waiting) -> Ended | None:

@@ -15,8 +15,9 @@ from conversations.cancelling import SoFar, forget_streams, tell, text_so_far
 from conversations.domain import Exchange
 from conversations.ends import Ended
 from eventstore.database import StoreUnavailable, guarded
+from eventstore.decisions import decide
 from eventstore.domain import Aggregate
-from eventstore.log import decide, event_log, one_at_a_time, transaction_with_log
+from eventstore.log import event_log, one_at_a_time, transaction_with_log
 
 #: How often it is decided before all other writers wait for it: somebody who sends without a pause
 #: on another process could be ahead of it each time.

@@ -1,7 +1,7 @@
 """Commands on messages: each loads, asks the domain, and appends once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 from uuid import UUID, uuid4, uuid5
 
 from django.conf import settings
@@ -12,10 +12,11 @@ from conversations.domain import Conversation, Exchange, Usage
 from conversations.ends import Ended, end_of
 from conversations.prices import usage_prices
 from eventstore.cause import Cause
-from eventstore.database import StoreUnavailable
-from eventstore.domain import Refused
-from eventstore.log import decide, event_log, one_at_a_time
-from eventstore.reading import max_position
+from eventstore.decisions import Append, Decision, View
+from eventstore.domain import Aggregate, Refused
+from eventstore.log import event_log
+from eventstore.reading import max_position, read_stream
+from eventstore.writer import decide_together
 
 
 class IdempotencyKeyReused(Refused):
@@ -32,7 +33,7 @@ class MessageDeleted(ConversationNotFound):
 
 @dataclass(frozen=True)
 class SendMessage:
-    """`conversation_id` None: the user's default conversation. `idempotent`: there is a key.
+    """`conversation_id` None: the user's default conversation.
 
     `awaited`: the answer waits for the end, so that nobody is owed a look at the message before.
     """
@@ -41,7 +42,6 @@ class SendMessage:
     conversation_id: UUID | None
     message_id: UUID
     message: str = field(repr=False)
-    idempotent: bool
     awaited: bool = False
 
 
@@ -67,26 +67,29 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
     Raises `InsufficientTokens`, `AccountDeactivated`, `ConversationNotFound`,
     `IdempotencyKeyReused`.
     """
+    return decide_together(sending(command, cause))
 
+
+def sending(command: SendMessage, cause: Cause) -> Decision[Accepted]:
+    """The decision of `send_message`."""
     prices = usage_prices(command.message)
     price = prices.price if prices else settings.MESSAGE_PRICE
-    cut_off = False
 
-    def decision(*, fresh: bool) -> Accepted:
-        nonlocal cut_off
-        log = event_log()
-        if command.idempotent or fresh:
-            sent = log.find(Exchange, command.message_id)
-            if sent is not None:
-                # What this request has sent itself, without hearing so, it still has to hand on.
-                return replace(_repeated(command, sent), repeated=not cut_off)
-        account = log.load(Account, command.user_id, fresh=fresh)
+    def decision(view: View) -> Accepted | Append[Accepted]:
+        # The first try need not read: a message that is there already is a conflict. One that is
+        # about to be there would be a conflict for both, and for all that is decided with them.
+        looked_up = view.fresh or view.is_decided_on(command.message_id)
+        if looked_up and (sent := view.find(Exchange, command.message_id)):
+            # What this request has sent itself, without hearing so, it still has to hand on.
+            unheard = view.cut_off and _was_sent_by(cause, command.message_id)
+            return replace(_repeated(view, command, sent), repeated=not unheard)
+        account = view.load(Account, command.user_id)
         conversation_id = command.conversation_id or account.default_conversation_id
         # The append proves that this is the latest of the account, and so that its default
         # conversation is there. Any other may have been deleted by another process, without a
         # trace in what this one remembers.
         is_default = conversation_id == account.default_conversation_id
-        conversation = log.find(Conversation, conversation_id, fresh=fresh or not is_default)
+        conversation = view.find(Conversation, conversation_id, fresh=not is_default)
         if conversation is None and not is_default:
             raise ConversationNotFound(str(conversation_id))
         if conversation is None:
@@ -103,17 +106,14 @@ def send_message(command: SendMessage, cause: Cause) -> Accepted:
             usage_prices=prices,
             deadline_seconds=settings.RESPONSE_DEADLINE_SECONDS,
         )
-        try:
-            position = log.append(
-                account, conversation, exchange, cause=cause, announced=not command.awaited
-            )
-        except StoreUnavailable:
-            cut_off = True
-            raise
-        return Accepted(command.message_id, position, repeated=False)
+        return Append(
+            (account, conversation, exchange),
+            cause,
+            lambda position: Accepted(command.message_id, position, repeated=False),
+            announced=not command.awaited,
+        )
 
-    with one_at_a_time(command.user_id):
-        return decide(decision)
+    return decision
 
 
 def respond_to_message(
@@ -130,21 +130,28 @@ def respond_to_message(
     Returns how the message has ended, which is another end when another writer was first; None
     when the message does not exist.
     """
+    return decide_together(
+        responding(exchange, response, usage=usage, attempt=attempt, model=model, cause=cause)
+    )
 
-    def decision(*, fresh: bool) -> Ended | None:
-        current = event_log().find(Exchange, exchange.id) if fresh else exchange.copy()
-        if current is None or current.ended:
-            return end_of(exchange.id)
+
+def responding(
+    exchange: Exchange,
+    response: str,
+    *,
+    usage: Usage | None,
+    attempt: int,
+    model: str,
+    cause: Cause,
+) -> Decision[Ended | None]:
+    """The decision of `respond_to_message`."""
+
+    def respond(current: Exchange, view: View) -> Append[Ended | None]:
         cost = current.respond(response, usage=usage, attempt=attempt, model=model)
-        position = _append_end(current, cost=cost, reason="unused", fresh=fresh, cause=cause)
-        refunded = current.price - cost
-        return Ended(position, "done", cost, refunded, response=response, attempt=attempt)
+        end = Ended(0, "done", cost, current.price - cost, response=response, attempt=attempt)
+        return _append_end(view, current, end, reason="unused", cause=cause)
 
-    if exchange.usage_prices is None:
-        # Nothing is refunded: the account has no part in it.
-        return decide(decision)
-    with one_at_a_time(exchange.user_id):
-        return decide(decision)
+    return _ending(exchange, respond)
 
 
 def cancel_message(message_id: UUID, cause: Cause) -> Ended | None:
@@ -158,13 +165,13 @@ def cancel_message(message_id: UUID, cause: Cause) -> Ended | None:
     # Once and before all else: nothing is added to it after this, however often it is decided.
     said = text_so_far(first)
 
-    def cancel(exchange: Exchange, *, fresh: bool) -> Ended:
+    def cancel(exchange: Exchange, view: View) -> Append[Ended | None]:
         cost = exchange.cancel(said.text, usage=said.usage, attempt=said.attempt)
-        position = _append_end(exchange, cost=cost, reason="cancelled", fresh=fresh, cause=cause)
         refunded, text = exchange.price - cost, said.text or None
-        return Ended(position, "cancelled", cost, refunded, response=text, attempt=said.attempt)
+        end = Ended(0, "cancelled", cost, refunded, response=text, attempt=said.attempt)
+        return _append_end(view, exchange, end, reason="cancelled", cause=cause)
 
-    return _end_pending(first, cancel)
+    return decide_together(_ending(first, cancel))
 
 
 def fail_message(message_id: UUID, reason: str, cause: Cause) -> Ended | None:
@@ -173,52 +180,54 @@ def fail_message(message_id: UUID, reason: str, cause: Cause) -> Ended | None:
     if first is None or first.ended:
         return end_of(message_id)
 
-    def fail(exchange: Exchange, *, fresh: bool) -> Ended:
+    def fail(exchange: Exchange, view: View) -> Append[Ended | None]:
         exchange.fail(reason)
-        position = _append_end(exchange, cost=0, reason=reason, fresh=fresh, cause=cause)
-        return Ended(position, "failed", 0, exchange.price, reason=reason)
+        end = Ended(0, "failed", 0, exchange.price, reason=reason)
+        return _append_end(view, exchange, end, reason=reason, cause=cause)
 
-    return _end_pending(first, fail)
-
-
-class _End(Protocol):
-    def __call__(self, exchange: Exchange, *, fresh: bool) -> Ended: ...
+    return decide_together(_ending(first, fail))
 
 
-def _end_pending(first: Exchange, end: _End) -> Ended | None:
-    """End a message that most likely is refunded, unless somebody else is first."""
+def _ending(
+    first: Exchange, end: Callable[[Exchange, View], Append[Ended | None]]
+) -> Decision[Ended | None]:
+    """End a message, unless somebody else is first."""
 
-    def decision(*, fresh: bool) -> Ended | None:
-        current = event_log().find(Exchange, first.id) if fresh else first.copy()
+    def decision(view: View) -> Ended | Append[Ended | None] | None:
+        current = view.find(Exchange, first.id) if view.fresh else first.copy()
         if current is None or current.ended:
             return end_of(first.id)
-        return end(current, fresh=fresh)
+        return end(current, view)
 
-    with one_at_a_time(first.user_id):
-        return decide(decision)
-
-
-def _append_end(exchange: Exchange, *, cost: int, reason: str, fresh: bool, cause: Cause) -> int:
-    log = event_log()
-    unused = exchange.price - cost
-    if not unused:
-        return log.append(exchange, cause=cause)
-    account = log.load(Account, exchange.user_id, fresh=fresh)
-    account.refund(unused, message_id=exchange.id, reason=reason)
-    # The end comes last, so that whoever waits for its position has the refund behind it.
-    return log.append(account, exchange, cause=cause)
+    return decision
 
 
-def _repeated(command: SendMessage, sent: Exchange) -> Accepted:
+def _append_end(
+    view: View, exchange: Exchange, end: Ended, *, reason: str, cause: Cause
+) -> Append[Ended | None]:
+    parts: tuple[Aggregate, ...] = (exchange,)
+    if end.refunded:
+        account = view.load(Account, exchange.user_id)
+        account.refund(end.refunded, message_id=exchange.id, reason=reason)
+        # The end comes last, so that whoever waits for its position has the refund behind it.
+        parts = (account, exchange)
+    return Append(parts, cause, lambda position: replace(end, position=position))
+
+
+def _was_sent_by(cause: Cause, message_id: UUID) -> bool:
+    """Whether it was this request that sent the message, and not another one with its key."""
+    return any(event.request_id == cause.request_id for event in read_stream(message_id)[:1])
+
+
+def _repeated(view: View, command: SendMessage, sent: Exchange) -> Accepted:
     """The message that the key belongs to, if it is the same one and still there."""
-    log = event_log()
     if command.conversation_id not in (None, sent.conversation_id):
         raise IdempotencyKeyReused("the key belongs to a message in another conversation")
-    conversation = log.find(Conversation, sent.conversation_id, fresh=True)
+    conversation = view.find(Conversation, sent.conversation_id, fresh=True)
     if conversation is None or conversation.deleted:
         raise MessageDeleted(str(sent.conversation_id))
     if command.conversation_id is None:
-        account = log.load(Account, command.user_id, fresh=True)
+        account = view.load(Account, command.user_id, fresh=True)
         if sent.conversation_id != account.default_conversation_id:
             raise IdempotencyKeyReused("the key belongs to a message in another conversation")
     if sent.message != command.message:

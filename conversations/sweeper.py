@@ -16,8 +16,8 @@ from conversations.generation import end_with_failure, lease_name
 from conversations.replies import enqueue
 from eventstore.cause import Cause
 from eventstore.database import CONNECTION_ERRORS, StoreUnavailable
+from eventstore.decisions import Raced
 from eventstore.leases import LeasesUnavailable, get_leases
-from eventstore.log import Raced
 from eventstore.reading import clock_now, read_stream
 from projections.pending import EVER, PendingRow, due
 

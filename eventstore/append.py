@@ -5,12 +5,14 @@ order are the same and a follower never passes a position that appears later. `a
 too: the later of the last event's and the database's clock.
 """
 
+import functools
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from eventsourcing.persistence import IntegrityError as VersionConflict
 from eventsourcing.persistence import StoredEvent
 
@@ -45,6 +47,11 @@ class Conflict:
     version: int
 
 
+#: An event and its cause.
+Row = tuple[StoredEvent, Cause]
+#: Rows that one statement inserts at most, on SQLite.
+ROWS_MAX = 500
+
 #: What became of a job: the position of its last event, or a conflict.
 Outcome = int | Conflict
 
@@ -59,11 +66,45 @@ def take_append_lock() -> None:
 def append(jobs: Sequence[Job]) -> list[Outcome]:
     """Store the jobs in their order, each wholly or not at all, and say what became of each.
 
-    On PostgreSQL this is one round trip; on SQLite the caller holds the transaction.
+    Jobs that write to one stream build on each other: they are stored together or not at all. On
+    PostgreSQL this is one round trip; on SQLite the caller holds the transaction.
     """
-    if connection.vendor == "postgresql":
-        return _append_postgres(jobs)
-    return _append_sqlite(jobs)
+    groups = _groups(jobs)
+    store = _append_postgres if connection.vendor == "postgresql" else _append_sqlite
+    outcomes: dict[int, Outcome] = {}
+    rows = [[row for number in group for row in _rows(jobs[number])] for group in groups]
+    positions = store(rows, announced=any(job.announced for job in jobs))
+    for group, last in zip(groups, positions, strict=True):
+        behind = 0
+        for number in reversed(group):
+            job = jobs[number]
+            outcomes[number] = _conflict(job) if last is None else last - behind
+            behind += len(job.events)
+    return [outcomes[number] for number in range(len(jobs))]
+
+
+def _groups(jobs: Sequence[Job]) -> list[list[int]]:
+    """The jobs by number, those together that write to one stream, directly or by way of others."""
+    first_of: dict[Any, int] = {}
+    root = list(range(len(jobs)))
+
+    def root_of(number: int) -> int:
+        while root[number] != number:
+            number = root[number]
+        return number
+
+    for number, job in enumerate(jobs):
+        for event in job.events:
+            one, other = root_of(first_of.setdefault(event.originator_id, number)), root_of(number)
+            root[max(one, other)] = min(one, other)
+    groups: dict[int, list[int]] = {}
+    for number in range(len(jobs)):
+        groups.setdefault(root_of(number), []).append(number)
+    return list(groups.values())
+
+
+def _rows(job: Job) -> list[Row]:
+    return [(event, job.cause) for event in job.events]
 
 
 def append_here(job: Job) -> int:
@@ -80,10 +121,8 @@ def conflict_error(conflict: Conflict) -> VersionConflict:
     return VersionConflict(f"stream {conflict.stream_id} has moved past version {conflict.version}")
 
 
-def _append_postgres(jobs: Sequence[Job]) -> list[Outcome]:
-    rows = [
-        (number, event, job.cause) for number, job in enumerate(jobs, 1) for event in job.events
-    ]
+def _append_postgres(groups: Sequence[Sequence[Row]], *, announced: bool) -> Sequence[int | None]:
+    rows = [(number, *row) for number, group in enumerate(groups, 1) for row in group]
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT chatledger_append(%s::int[], %s::uuid[], %s::int[], %s::text[], %s::bytea[],"
@@ -98,48 +137,58 @@ def _append_postgres(jobs: Sequence[Job]) -> list[Outcome]:
                 [cause.actor for _, _, cause in rows],
                 [cause.request_id for _, _, cause in rows],
                 [cause.causation_id for _, _, cause in rows],
-                any(job.announced for job in jobs),
+                announced,
             ],
         )
         (positions,) = cursor.fetchone()
-    return [
-        position if position is not None else _conflict(job)
-        for job, position in zip(jobs, positions, strict=True)
-    ]
+    return list(positions)
 
 
-_INSERT_SQLITE = (
-    "INSERT INTO eventstore_event (position, stream_id, version, topic, data, at, event_id, actor,"
-    " request_id, causation_id) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-)
+def _append_sqlite(groups: Sequence[Sequence[Row]], *, announced: bool) -> Sequence[int | None]:
+    # The statements go to the driver as they are: Django's cursor would cost as much as they do.
+    raw: Any = connection.connection
+    with connection.wrap_database_errors:
+        newest = "SELECT position, at FROM eventstore_event ORDER BY position DESC LIMIT 1"
+        last, last_at = raw.execute(newest).fetchone() or (0, 0)
+        at = max(last_at, database_clock(raw))
+        if _insert_sqlite(raw, last, at, [row for group in groups for row in group]):
+            return [last := last + len(group) for group in groups]
+        # One of the groups has lost a race: each alone, so that it takes nobody along.
+        positions: list[int | None] = []
+        for group in groups:
+            stored = _insert_sqlite(raw, last, at, group)
+            last += len(group) if stored else 0
+            positions.append(last if stored else None)
+        return positions
 
 
-def _append_sqlite(jobs: Sequence[Job]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT position, at FROM eventstore_event ORDER BY position DESC LIMIT 1")
-        last, last_at = cursor.fetchone() or (0, 0)
-        at = max(last_at, database_clock(cursor))
-        for job in jobs:
-            cursor.execute("SAVEPOINT job")
-            try:
-                cursor.executemany(
-                    _INSERT_SQLITE,
-                    [
-                        _sqlite_row(last + offset, at, event, job.cause)
-                        for offset, event in enumerate(job.events, 1)
-                    ],
-                )
-            except IntegrityError as error:
-                cursor.execute("ROLLBACK TO job")
-                if "stream_id" not in str(error):
-                    raise
-                outcomes.append(_conflict(job))
-            else:
-                last += len(job.events)
-                outcomes.append(last)
-            cursor.execute("RELEASE job")
-    return outcomes
+def _insert_sqlite(raw: Any, last: int, at: int, rows: Sequence[Row]) -> bool:
+    """Insert the rows behind position `last`; False, and nothing is done, if a version is taken."""
+    raw.execute("SAVEPOINT rows")
+    try:
+        for start in range(0, len(rows), ROWS_MAX):
+            some = enumerate(rows[start : start + ROWS_MAX], last + start + 1)
+            values = [_sqlite_row(position, at, *row) for position, row in some]
+            # One statement: the driver lets other threads run, and waits for its turn, at each.
+            raw.execute(_inserting(len(values)), [each for row in values for each in row])
+    except sqlite3.IntegrityError as error:
+        raw.execute("ROLLBACK TO rows")
+        if "stream_id" not in str(error):
+            raise
+        return False
+    finally:
+        raw.execute("RELEASE rows")
+    return True
+
+
+@functools.lru_cache(ROWS_MAX)
+def _inserting(rows: int) -> str:
+    columns = (
+        "position, stream_id, version, topic, data, at, event_id, actor, request_id, causation_id"
+    )
+    one = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    values = ", ".join([one] * rows)
+    return f"INSERT INTO eventstore_event ({columns}) VALUES {values}"  # noqa: S608 (constants)
 
 
 def _sqlite_row(position: int, at: int, event: StoredEvent, cause: Cause) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
 """The log as commands use it: load an aggregate, decide, save.
 
 `EventLog` is the library's `Application` with a cache that is believed until an append proves it
-stale. Within a process, commands on one account take turns (`one_at_a_time`); between processes the
-version decides, and the loser loads afresh and decides again (`decide`).
+stale. Within a process, commands on one account take turns: in the shared writer, or by
+`one_at_a_time`. Between processes the version decides, and the loser loads afresh and decides again
+(`eventstore.decisions`).
 """
 
 import contextlib
@@ -10,8 +11,8 @@ import functools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -21,16 +22,15 @@ from eventsourcing.persistence import (
     ApplicationRecorder,
     EventStore,
     InfrastructureFactory,
-    IntegrityError,
     Mapper,
     ProcessRecorder,
     TrackingRecorder,
 )
 
-from eventstore.append import take_append_lock
+from eventstore.append import Job, append_here, take_append_lock
 from eventstore.cause import Cause
-from eventstore.database import CONNECTION_ERRORS, StoreUnavailable, writing
-from eventstore.domain import Aggregate, Refused
+from eventstore.database import CONNECTION_ERRORS, writing
+from eventstore.domain import Aggregate
 from eventstore.mapper import FieldMapper
 from eventstore.marker import appended
 from eventstore.once import once
@@ -39,15 +39,12 @@ from eventstore.recorder import LogRecorder, SnapshotRecorder
 
 logger = logging.getLogger(__name__)
 
-R_co = TypeVar("R_co", covariant=True)
 TAggregate = TypeVar("TAggregate", bound=Aggregate)
 
 #: Aggregates that a process keeps in memory.
 CACHED_AGGREGATES_MAX = 20_000
 #: A snapshot is taken each time a stream has grown by so many versions.
 SNAPSHOT_EVERY = 100
-#: How often a command decides again after losing a race, before it gives up.
-CONFLICTS_MAX = 20
 
 
 class DjangoFactory(InfrastructureFactory[TrackingRecorder]):
@@ -139,28 +136,43 @@ class EventLog(Application[UUID]):
     def append(self, *aggregates: Aggregate, cause: Cause, announced: bool = True) -> int:
         """Store what the aggregates have pending, in this order, together or not at all.
 
-        `announced` as in `Job`. Returns the position of the last event. Raises the library's
-        `IntegrityError` when another writer was first, and `StoreUnavailable` when the fate is
-        unknown.
+        In the caller's transaction, or in one of its own. `announced` as in `Job`. Returns the
+        position of the last event. Raises the library's `IntegrityError` when another writer was
+        first.
         """
-        events = [event for each in aggregates for event in each.collect_events()]
-        stored = list(map(self.mapper.to_stored_event, events))
+        job = self.job(aggregates, cause, announced=announced)
         try:
-            positions = self.recorder.insert_events(stored, cause=cause, announced=announced) or [0]
+            with contextlib.nullcontext() if connection.in_atomic_block else transaction_with_log():
+                position = append_here(job) if job.events else 0
         except Exception:
-            for each in aggregates:
-                self.evict(each.id)
+            self.forget(aggregates)
             raise
-        remember = functools.partial(
-            self._remember, aggregates, Counter(e.originator_id for e in events)
-        )
-        if connection.in_atomic_block:
-            # Until the commit nobody else may see this state, and after a rollback nobody ever.
-            transaction.on_commit(functools.partial(appended.advance, positions[-1]))
-            transaction.on_commit(remember)
-        else:
-            remember()
-        return positions[-1]
+        # Until the commit nobody else may see this state, and after a rollback nobody ever.
+        transaction.on_commit(functools.partial(appended.advance, position))
+        transaction.on_commit(functools.partial(self.remember, aggregates, job))
+        return position
+
+    def job(self, aggregates: Iterable[Aggregate], cause: Cause, *, announced: bool) -> Job:
+        """What the aggregates have pending, in this order, as it is stored."""
+        events = [event for each in aggregates for event in each.collect_events()]
+        return Job(list(map(self.mapper.to_stored_event, events)), cause, announced)
+
+    def remember(self, aggregates: Iterable[Aggregate], job: Job) -> None:
+        """Keep what was appended in memory; of those that are kept, a snapshot now and then."""
+        grown = Counter(event.originator_id for event in job.events)
+        # Of an aggregate that was appended in parts, the last is the latest.
+        for aggregate in {each.id: each for each in aggregates}.values():
+            if not aggregate.cached:
+                continue
+            self._cache.put(aggregate.id, aggregate)
+            before = aggregate.version - grown[aggregate.id]
+            if aggregate.version // SNAPSHOT_EVERY > before // SNAPSHOT_EVERY:
+                self._take_snapshot(aggregate)
+
+    def forget(self, aggregates: Iterable[Aggregate]) -> None:
+        """Evict aggregates that could not be appended."""
+        for each in aggregates:
+            self.evict(each.id)
 
     def evict(self, stream_id: UUID) -> None:
         """Forget a cached aggregate."""
@@ -170,16 +182,6 @@ class EventLog(Application[UUID]):
     @property
     def _cache(self) -> Any:
         return self.repository.cache
-
-    def _remember(self, aggregates: Iterable[Aggregate], grown: Mapping[UUID, int]) -> None:
-        # Of an aggregate that was appended in parts, the last is the latest.
-        for aggregate in {each.id: each for each in aggregates}.values():
-            if not aggregate.cached:
-                continue
-            self._cache.put(aggregate.id, aggregate)
-            before = aggregate.version - grown[aggregate.id]
-            if aggregate.version // SNAPSHOT_EVERY > before // SNAPSHOT_EVERY:
-                self._take_snapshot(aggregate)
 
     def _take_snapshot(self, aggregate: Aggregate) -> None:
         if aggregate.snapshot_class is None or self.snapshots is None:
@@ -228,32 +230,3 @@ _turns = [threading.Lock() for _ in range(1024)]
 def one_at_a_time(user_id: UUID) -> threading.Lock:
     """The lock under which this process's commands on one account take turns."""
     return _turns[user_id.int % len(_turns)]
-
-
-class Raced(StoreUnavailable):
-    """Others wrote to the same streams first, again and again: nothing was done."""
-
-
-class Decision(Protocol[R_co]):
-    """A command at work: load, decide, append."""
-
-    def __call__(self, *, fresh: bool) -> R_co: ...
-
-
-def decide(decision: Decision[R_co]) -> R_co:
-    """Run a command's decision, and again on fresh state when it was raced, refused or cut off.
-
-    The first try may use what the process remembers; a refusal or a conflict is believed only on
-    fresh state. After a lost connection the fate of the append is unknown, so a decision that must
-    not happen twice looks for its own trace when `fresh`.
-    """
-    try:
-        return decision(fresh=False)
-    except (IntegrityError, Refused, StoreUnavailable):
-        logger.debug("deciding again on fresh state", exc_info=True)
-    for _ in range(CONFLICTS_MAX):
-        try:
-            return decision(fresh=True)
-        except IntegrityError:
-            continue
-    raise Raced("too many others write to the same streams; try again")

@@ -1,14 +1,14 @@
 """The library's recorders on Django's own connection, on SQLite and PostgreSQL alike.
 
-Inside a transaction of the caller's, events are part of that transaction; outside one they go
-through the process's shared writer. There is no third way.
+What the library itself stores is a transaction of its own, or part of the caller's.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.db import IntegrityError as DjangoIntegrityError
 from eventsourcing.persistence import (
     AggregateRecorder,
@@ -20,13 +20,12 @@ from eventsourcing.persistence import (
     Subscription,
 )
 
-from eventstore.append import Job, append_here
+from eventstore.append import Job, append_here, take_append_lock
 from eventstore.cause import Cause
 from eventstore.database import writing
 from eventstore.marker import appended
 from eventstore.models import EventRecord, SnapshotRecord
 from eventstore.reading import as_uuid, id_parameter
-from eventstore.writer import shared_writer
 
 #: The cause of events that are appended without one.
 NO_CAUSE = Cause(actor="")
@@ -85,13 +84,15 @@ class LogRecorder(StreamReader, ApplicationRecorder):
     ) -> Sequence[int]:
         """Store the events together or not at all; returns their positions.
 
-        Raises the library's `IntegrityError` when a version is taken, and `StoreUnavailable` when
-        the database went away and the fate of the events is unknown.
+        Raises the library's `IntegrityError` when a version is taken.
         """
         if not stored_events:
             return []
         job = Job(stored_events, cause, announced)
-        last = append_here(job) if connection.in_atomic_block else shared_writer.store(job)
+        with writing():
+            take_append_lock()
+            last = append_here(job)
+        transaction.on_commit(partial(appended.advance, last))
         return list(range(last - len(stored_events) + 1, last + 1))
 
     def select_notifications(

@@ -1,15 +1,21 @@
-"""The shared writer: one thread a process that commits what its callers hand it, several at a time.
+"""The shared writer: one thread a process that decides commands and commits them, many at a time.
 
 What queues up while a commit is in flight shares the next one. That is what lets thirty callers
 store four times as many sends a second as thirty transactions would, and on SQLite it is also what
-keeps them from starving each other.
+keeps them from starving each other. The same thread decides: so a command costs one hand-over there
+and one back, and commands on one account share a commit, each deciding on what the one before left.
 """
 
+import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
 
 from django.db import connection
 
@@ -21,48 +27,64 @@ from eventstore.database import (
     drop_stale_connection,
     writing,
 )
+from eventstore.decisions import CONFLICTS_MAX, Append, Decision, Raced, View
+from eventstore.domain import Aggregate, Refused
+from eventstore.log import EventLog, event_log
 from eventstore.marker import appended
 from eventstore.metrics import COMMIT_FAILURES, COMMIT_JOBS, COMMIT_QUEUE, COMMIT_SECONDS
 
 logger = logging.getLogger(__name__)
 
-#: Jobs that share one commit at most, and jobs that may wait for theirs.
-BATCH_JOBS_MAX = 128
-QUEUED_JOBS_MAX = 10_000
+R = TypeVar("R")
 
-#: How long a caller waits for its commit before it calls the database unavailable.
+#: Commands that share one commit at most, and commands that may wait for theirs.
+BATCH_MAX = 128
+QUEUED_MAX = 10_000
+
+#: How long a thread waits for its command before it calls the database unavailable.
 COMMIT_TIMEOUT_SECONDS = 10.0
 
 
 class SharedWriter:
-    """Commits the process's appends in groups; its thread starts with the first job."""
+    """Decides the process's commands and commits them in groups; its thread starts with the first.
+
+    A decision is made again on fresh state when it was raced, refused or cut off: only then is a
+    refusal believed. One that looked at what is about to be committed with it, and stores nothing
+    itself, is made again too: its answer may depend on a commit that fails.
+    """
 
     def __init__(self) -> None:
-        self._jobs: queue.Queue[tuple[Job, Future[int]]] = queue.Queue(QUEUED_JOBS_MAX)
+        self._queue: queue.Queue[Command[Any]] = queue.Queue(QUEUED_MAX)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
     @property
     def queued(self) -> int:
-        """How many jobs wait for a commit to begin."""
-        return self._jobs.qsize()
+        """How many commands wait for a commit to begin."""
+        return self._queue.qsize()
 
-    def store(self, job: Job) -> int:
-        """Commit the job and return the position of its last event.
+    def submit(self, command: "Command[Any]") -> None:
+        """Have a command carried out, whether or not anybody waits for it.
 
-        Raises the library's `IntegrityError` when another writer was first (nothing is stored), and
-        `StoreUnavailable` when the fate is unknown: look before trying again.
+        Raises `StoreUnavailable` when too many wait.
         """
-        future: Future[int] = Future()
         self._ensure_thread()
         try:
-            self._jobs.put_nowait((job, future))
+            self._queue.put_nowait(command)
         except queue.Full:
-            raise StoreUnavailable("too many appends wait for the database") from None
-        try:
-            return future.result(COMMIT_TIMEOUT_SECONDS)
-        except TimeoutError:
-            raise StoreUnavailable("the database did not commit in time") from None
+            raise StoreUnavailable("too many commands wait for the database") from None
+
+    def carry_out(self, batch: "Sequence[Command[Any]]") -> "list[Command[Any]]":
+        """Decide and commit a batch in this thread; returns those to be decided again."""
+        drop_stale_connection()
+        work = _Batch(event_log())
+        # Those on fresh state first: what the others see of theirs is fresh, too.
+        for command in sorted(batch, key=lambda each: not each.fresh):
+            work.decide(command)
+        if work.storing:
+            work.commit()
+        work.deliver()
+        return work.again
 
     def _ensure_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -72,55 +94,207 @@ class SharedWriter:
                     self._thread.start()
 
     def _run(self) -> None:
+        batch: list[Command[Any]] = []
         while True:
-            batch = [self._jobs.get()]
-            while len(batch) < BATCH_JOBS_MAX:
-                try:
-                    batch.append(self._jobs.get_nowait())
-                except queue.Empty:
-                    break
-            self._commit(batch)
+            batch = batch or [self._queue.get()]
+            with suppress(queue.Empty):
+                while len(batch) < BATCH_MAX:
+                    batch.append(self._queue.get_nowait())
+            batch = self.carry_out(batch)
 
-    def _commit(self, batch: Sequence[tuple[Job, "Future[int]"]]) -> None:
-        COMMIT_JOBS.observe(len(batch))
+
+class Command(Generic[R]):
+    """A decision on its way through the writer, and the future that waits for its result.
+
+    `then` is called with the result in the writer's thread, before anybody hears of it.
+    """
+
+    def __init__(
+        self,
+        decision: Decision[R],
+        done: "Future[R] | asyncio.Future[R]",
+        then: Callable[[R], object] | None = None,
+    ) -> None:
+        self.decision = decision
+        self.done = done
+        self.then = then
+        self.fresh = False
+        self.cut_off = False
+        self.tries = 0
+        # What is logged meanwhile carries the caller's ids.
+        self._context = copy_context()
+
+    def decide(self, view: View) -> R | Append[R]:
+        self.tries += 1
+        return self._context.run(self.decision, view)
+
+    def go_on(self, result: R) -> None:
+        """Call `then`; what is stored is stored, whatever becomes of it."""
+        if self.then is not None:
+            try:
+                self._context.run(self.then, result)
+            except Exception:
+                logger.exception("what follows a commit failed")
+
+
+class _Batch:
+    """Commands that are decided one after the other and committed together."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.storing: list[tuple[Command[Any], Append[Any], Job]] = []
+        self.again: list[Command[Any]] = []
+        self._log = log
+        #: Aggregates as the batch leaves them, if it is committed.
+        self._tentative: dict[Any, Aggregate] = {}
+        self._results: list[tuple[Command[Any], Any, Exception | None]] = []
+
+    def decide(self, command: "Command[Any]") -> None:
+        view = View(self._log, self._tentative, fresh=command.fresh, cut_off=command.cut_off)
         try:
-            with COMMIT_FAILURES.count_exceptions(), COMMIT_SECONDS.time():
-                outcomes = _append_and_commit([job for job, _ in batch])
+            decided = command.decide(view)
+            if isinstance(decided, Append):
+                self._store(command, decided)
+            elif view.saw_tentative:
+                self._try_again(command)
+            else:
+                self._results.append((command, decided, None))
+        except Refused as error:
+            believed = command.fresh and not view.saw_tentative
+            self._fail(command, error, finally_=believed)
         except CONNECTION_ERRORS as error:
             close_unusable_connection()
-            for _, future in batch:
-                future.set_exception(StoreUnavailable(str(error)))
-        except Exception as error:
+            self._fail(command, StoreUnavailable(str(error)), finally_=command.fresh)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is the caller's)
+            self._fail(command, error, finally_=True)
+
+    def commit(self) -> None:
+        COMMIT_JOBS.observe(len(self.storing))
+        try:
+            with COMMIT_FAILURES.count_exceptions(), COMMIT_SECONDS.time():
+                outcomes = _append_and_commit([job for _, _, job in self.storing])
+        except CONNECTION_ERRORS as error:
             close_unusable_connection()
-            if len(batch) == 1:
-                logger.exception("an append failed")
-                batch[0][1].set_exception(error)
-            else:
-                # One job of the batch cannot be stored: alone, it takes nobody along.
-                for entry in batch:
-                    self._commit([entry])
+            for command, stored, _ in self.storing:
+                self._log.forget(stored.aggregates)
+                # The commit may have been done all the same.
+                was_fresh, command.cut_off = command.fresh, True
+                self._fail(command, StoreUnavailable(str(error)), finally_=was_fresh)
+        except Exception as error:  # noqa: BLE001 (it goes to its caller)
+            close_unusable_connection()
+            self._fail_each(error)
         else:
-            _settle(batch, outcomes)
+            self._settle(outcomes)
+
+    def deliver(self) -> None:
+        """Tell the callers, all that wait on one event loop in one wake-up."""
+        of_loops = defaultdict(list)
+        for command, result, error in self._results:
+            if error is None:
+                command.go_on(result)
+            if isinstance(command.done, Future):
+                _tell([(command.done, result, error)])
+            else:
+                of_loops[command.done.get_loop()].append((command.done, result, error))
+        for loop, told in of_loops.items():
+            # A loop that is closed has nobody who waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_tell, told)
+
+    def _store(self, command: "Command[Any]", decided: Append[Any]) -> None:
+        job = self._log.job(decided.aggregates, decided.cause, announced=decided.announced)
+        self._tentative |= {each.id: each for each in decided.aggregates}
+        self.storing.append((command, decided, job))
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        announced = 0
+        for (command, stored, job), outcome in zip(self.storing, outcomes, strict=True):
+            if isinstance(outcome, Conflict):
+                self._log.forget(stored.aggregates)
+                last = command.tries > CONFLICTS_MAX
+                error = Raced("too many others write to the same streams; try again")
+                self._fail(command, error if last else conflict_error(outcome), finally_=last)
+                continue
+            self._log.remember(stored.aggregates, job)
+            if job.announced:
+                announced = max(announced, outcome)
+            self._results.append((command, stored.result(outcome), None))
+        if announced:
+            appended.advance(announced)
+
+    def _fail_each(self, error: Exception) -> None:
+        """One command of the batch cannot be stored: alone, it takes nobody along."""
+        for command, stored, _ in self.storing:
+            self._log.forget(stored.aggregates)
+            if len(self.storing) == 1:
+                logger.error("an append failed", exc_info=error)
+                self._fail(command, error, finally_=True)
+                continue
+            command.fresh = True
+            alone = _Batch(self._log)
+            alone.decide(command)
+            if alone.storing:
+                alone.commit()
+            self.again += alone.again
+            self._results += alone._results
+
+    def _fail(self, command: "Command[Any]", error: Exception, *, finally_: bool) -> None:
+        if finally_:
+            self._results.append((command, None, error))
+        else:
+            logger.debug("deciding again on fresh state: %s", error)
+            self._try_again(command)
+
+    def _try_again(self, command: "Command[Any]") -> None:
+        command.fresh = True
+        self.again.append(command)
 
 
 def _append_and_commit(jobs: Sequence[Job]) -> list[Outcome]:
-    drop_stale_connection()
     if connection.vendor == "sqlite":
         with writing():
             return append(jobs)
     return append(jobs)
 
 
-def _settle(batch: Sequence[tuple[Job, "Future[int]"]], outcomes: Sequence[Outcome]) -> None:
-    positions = [outcome for outcome in outcomes if not isinstance(outcome, Conflict)]
-    if positions and any(job.announced for job, _ in batch):
-        appended.advance(positions[-1])
-    for (_, future), outcome in zip(batch, outcomes, strict=True):
-        if isinstance(outcome, Conflict):
-            future.set_exception(conflict_error(outcome))
+def _tell(told: "Sequence[tuple[Any, Any, Exception | None]]") -> None:
+    for done, result, error in told:
+        if done.done():
+            # Nobody waits any more.
+            continue
+        if error is None:
+            done.set_result(result)
+        elif isinstance(error, StopIteration):
+            # A future takes none, and the others of this list are yet to hear.
+            done.set_exception(RuntimeError("a decision raised StopIteration"))
         else:
-            future.set_result(outcome)
+            done.set_exception(error)
 
 
 shared_writer = SharedWriter()
 COMMIT_QUEUE.set_function(lambda: shared_writer.queued)
+
+
+def decide_together(decision: Decision[R], then: Callable[[R], object] | None = None) -> R:
+    """Decide and commit in the shared writer, and wait for the result; not within a transaction.
+
+    Raises what the decision raises on fresh state, and `StoreUnavailable` when the fate is unknown.
+    """
+    done: Future[R] = Future()
+    shared_writer.submit(Command(decision, done, then))
+    try:
+        return done.result(COMMIT_TIMEOUT_SECONDS)
+    except TimeoutError:
+        raise StoreUnavailable("the database did not commit in time") from None
+
+
+def deciding_together(
+    decision: Decision[R], then: Callable[[R], object] | None = None
+) -> "asyncio.Future[R]":
+    """As `decide_together`, on the event loop. It is carried out even if nobody waits for it."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[R] = loop.create_future()
+    shared_writer.submit(Command(decision, done, then))
+    late = StoreUnavailable("the database did not commit in time")
+    timer = loop.call_later(COMMIT_TIMEOUT_SECONDS, _tell, [(done, None, late)])
+    done.add_done_callback(lambda _: timer.cancel())
+    return done

@@ -16,9 +16,10 @@ from accounts.commands import UserNotFound, load_account
 from accounts.models import Credential
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
+from eventstore.decisions import decide
 from eventstore.encrypted import EncryptedText
 from eventstore.keys import decrypt_all
-from eventstore.log import decide, event_log, one_at_a_time
+from eventstore.log import event_log, one_at_a_time, transaction_with_log
 from eventstore.models import DataKey
 from eventstore.reading import (
     RecordedEvent,
@@ -51,7 +52,8 @@ def note_export(user_id: UUID, cause: Cause) -> None:
     def decision(*, fresh: bool) -> None:
         account = load_account(user_id, fresh=fresh)
         account.note_export()
-        event_log().append(account, cause=cause)
+        with transaction_with_log():
+            event_log().append(account, cause=cause)
 
     with one_at_a_time(user_id):
         decide(decision)

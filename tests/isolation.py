@@ -1,6 +1,7 @@
 """What a process remembers of a database, forgotten: each test's database is another one."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pytest_django import Settings
@@ -10,7 +11,15 @@ from eventstore import keys
 from eventstore.database import writing
 from eventstore.log import event_log
 from eventstore.marker import appended
+from eventstore.writer import Command, SharedWriter
 from projections import progress
+
+
+def carry_out_here(self: SharedWriter, command: Command[Any]) -> None:
+    """Stands for `SharedWriter.submit`: the command is carried out at once, in this thread."""
+    batch = [command]
+    while batch:
+        batch = self.carry_out(batch)
 
 
 def forget_the_database() -> None:

@@ -24,7 +24,8 @@ from accounts.staff_commands import (
 from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.database import StoreUnavailable
-from eventstore.log import EventLog, decide, event_log, transaction_with_log
+from eventstore.decisions import decide
+from eventstore.log import EventLog, event_log, transaction_with_log
 from eventstore.models import EventRecord
 from eventstore.reading import RecordedEvent, max_position, read_events
 from tests.accounts.conftest import CAUSE

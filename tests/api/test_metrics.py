@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 
 from conversations import commands
 from eventstore.database import StoreUnavailable
+from eventstore.decisions import View
 from tests.api.client import Api, User
 from tests.api.events import streaming
 
@@ -43,10 +44,15 @@ def test_each_send_counts_under_its_outcome(
 
     errors = [StoreUnavailable("the database is away"), ValueError("nobody foresaw it")]
 
-    def fail(*_: object) -> None:
-        raise errors.pop(0)
+    def fail(*_: object) -> Callable[[View], None]:
+        error = errors.pop(0)
 
-    monkeypatch.setattr(commands, "send_message", fail)
+        def decision(_: View) -> None:
+            raise error
+
+        return decision
+
+    monkeypatch.setattr(commands, "sending", fail)
     assert api.send(alice, "hello").status_code == 503
     assert api.http.post("/send/", json={"message": "x"}, headers=alice.headers).status_code == 500
     assert {outcome: sends(outcome) - before[outcome] for outcome in wanted} == dict.fromkeys(

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import OperationalError
 from pytest_django import Settings
 
 from config.problems import KEYS_UNREADABLE
@@ -110,7 +111,9 @@ def test_one_text_that_does_not_open_is_damage_and_told_as_a_mistake_of_ours(
 def test_a_send_that_cannot_be_stored_is_not_accepted(
     api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conversations.commands.send_message", raising(StoreUnavailable("away")))
+    # As the writer finds it, on the first look and on the second.
+    away = raising(OperationalError("away"))
+    monkeypatch.setattr("eventstore.writer._append_and_commit", away)
     assert_problem(api.send(alice, "hello"), 503, "store-unavailable")
 
 

@@ -53,7 +53,6 @@ def send() -> Send:
             conversation_id=conversation_id,
             message_id=message_id_for(user_id, key),
             message=message,
-            idempotent=key is not None,
         )
         return send_message(command, CAUSE)
 

@@ -34,15 +34,17 @@ from conversations.reply_streams import (
     ReplyStreamsUnavailable,
     reply_streams,
 )
-from eventstore import keys
+from eventstore import keys, writer
 from eventstore.clock import to_datetime
 from eventstore.database import StoreUnavailable
 from eventstore.log import EventLog, event_log, transaction_with_log
 from eventstore.models import DataKey
 from eventstore.reading import RecordedEvent, max_position, read_events, read_stream
+from eventstore.writer import SharedWriter
 from privacy.erasure import EraseUser, erase_user
 from projections.pending import InFlight, in_flight_of_conversation
 from tests.conversations.conftest import CAUSE, Send, project
+from tests.isolation import carry_out_here
 
 SENDERS = 6
 WAIT_SECONDS_MAX = 20
@@ -630,11 +632,9 @@ def test_a_deletion_without_a_database_is_refused_and_changes_nothing(
 @contextmanager
 def another_process() -> Iterator[None]:
     """What is done here is done by a process that remembers other things."""
-    other, locks = EventLog(), threading.Lock
+    other = EventLog()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (commands, conversation_commands, cancel_first):
-            patched.setattr(module, "event_log", lambda: other)
-            patched.setattr(module, "one_at_a_time", lambda user_id: locks())
+        _remembering(patched, lambda: other)
         yield
 
 
@@ -648,9 +648,17 @@ def each_thread_is_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
         log: EventLog = memory.log
         return log
 
-    for module in (commands, conversation_commands, cancel_first):
-        monkeypatch.setattr(module, "event_log", own_log)
-        monkeypatch.setattr(module, "one_at_a_time", lambda user_id: threading.Lock())
+    _remembering(monkeypatch, own_log)
+
+
+def _remembering(patched: pytest.MonkeyPatch, log: Callable[[], EventLog]) -> None:
+    """Let all commands use this log, and each thread be a writer of its own."""
+    locks = threading.Lock
+    for module in (commands, conversation_commands, cancel_first, writer):
+        patched.setattr(module, "event_log", log)
+    for module in (conversation_commands, cancel_first):
+        patched.setattr(module, "one_at_a_time", lambda user_id: locks())
+    patched.setattr(SharedWriter, "submit", carry_out_here)
 
 
 def cut_off_once(monkeypatch: pytest.MonkeyPatch, when: str) -> list[str]:

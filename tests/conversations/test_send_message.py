@@ -1,19 +1,19 @@
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from pytest_django import Settings
 
 from accounts.domain import Account, InsufficientTokens
 from conversations.commands import ConversationNotFound, IdempotencyKeyReused, message_id_for
 from conversations.domain import Conversation
-from eventstore.append import Conflict
-from eventstore.database import StoreUnavailable
+from eventstore import writer
+from eventstore.append import Conflict, Job, Outcome
 from eventstore.log import EventLog, event_log
 from eventstore.reading import max_position, read_events, read_stream
-from eventstore.writer import SharedWriter
 from tests.conversations.conftest import CAUSE, Send
 
 
@@ -141,17 +141,17 @@ def test_credit_from_another_process_is_seen_before_a_send_is_refused(
 def test_a_commit_whose_answer_was_lost_is_found_and_not_paid_twice(
     alice: UUID, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_store = SharedWriter.store
-    lost: list[int] = []
+    really_commit = writer._append_and_commit
+    lost: list[object] = []
 
-    def store_and_lose_the_first_answer(writer: SharedWriter, job: object) -> int:
-        position = really_store(writer, job)  # type: ignore[arg-type]
+    def commit_and_lose_the_first_answer(jobs: Sequence[Job]) -> list[Outcome]:
+        outcomes = really_commit(jobs)
         if not lost:
-            lost.append(position)
-            raise StoreUnavailable("the connection was cut after COMMIT")
-        return position
+            lost.append(outcomes)
+            raise OperationalError("the connection was cut after COMMIT")
+        return outcomes
 
-    monkeypatch.setattr(SharedWriter, "store", store_and_lose_the_first_answer)
+    monkeypatch.setattr(writer, "_append_and_commit", commit_and_lose_the_first_answer)
     accepted = send(alice)
     assert lost
     # Nobody else has handed it on to a worker.

@@ -10,8 +10,9 @@ from conversations import sweeper as sweeper_module
 from conversations.ends import end_of
 from conversations.generation import end_with_failure, generate, lease_name
 from conversations.sweeper import RESEND_SECONDS_MAX, SWEEP_SECONDS, Sweeper
+from eventstore.decisions import Raced
 from eventstore.leases import get_leases
-from eventstore.log import EventLog, Raced
+from eventstore.log import EventLog
 from eventstore.models import EventRecord
 from eventstore.reading import clock_now, read_stream
 from projections.pending import PendingRow

@@ -70,7 +70,6 @@ def send(user: UUID, text: str, conversation: UUID | None, *, answered: bool = T
         conversation_id=conversation,
         message_id=message_id_for(user, None),
         message=text,
-        idempotent=False,
     )
     message_id = send_message(command, CAUSE).message_id
     if answered:

@@ -4,7 +4,7 @@ import pytest
 from django.db import transaction
 from eventsourcing.persistence import IntegrityError
 
-from eventstore.append import Conflict, Job, append_here
+from eventstore.append import ROWS_MAX, Conflict, Job, append_here
 from eventstore.clock import to_datetime
 from eventstore.database import writing
 from eventstore.models import EventRecord
@@ -31,7 +31,65 @@ def test_a_conflict_takes_nobody_along_and_leaves_no_gap() -> None:
 
 def test_two_jobs_of_one_commit_cannot_both_have_a_version() -> None:
     stream = uuid4()
-    assert append_jobs(events(stream), events(stream)) == [1, Conflict(stream, 1)]
+    # Neither is first: they were decided one on the other, and at least one of them wrongly.
+    assert append_jobs(events(stream), events(stream), events()) == [
+        Conflict(stream, 1),
+        Conflict(stream, 1),
+        1,
+    ]
+    assert read_stream(stream) == []
+
+
+def test_jobs_that_build_on_each_other_get_positions_of_their_own() -> None:
+    one, other = uuid4(), uuid4()
+    outcomes = append_jobs(
+        events(one, count=2), events(other), events(one, first=3), events(other, first=2, count=2)
+    )
+    # Those of one stream stand behind each other, whatever came between.
+    assert outcomes == [2, 4, 3, 6]
+    assert [event.position for event in read_events(0)] == [1, 2, 3, 4, 5, 6]
+    assert [event.version for event in read_stream(one)] == [1, 2, 3]
+    assert [event.position for event in read_stream(other)] == [4, 5, 6]
+
+
+def test_a_conflict_takes_along_what_builds_on_it_and_nobody_else() -> None:
+    taken, account, other = uuid4(), uuid4(), uuid4()
+    append_jobs(events(taken))
+    outcomes = append_jobs(
+        [*events(account), *events(uuid4())],
+        events(other),
+        # Only this one has lost a race, but the next was decided on it, and it on the first.
+        [*events(account, first=2), *events(taken)],
+        events(account, first=3),
+        events(other, first=2),
+    )
+    assert outcomes == [Conflict(account, 1), 2, Conflict(account, 2), Conflict(account, 3), 3]
+    assert read_stream(account) == []
+    assert [event.position for event in read_stream(other)] == [2, 3]
+    assert len(read_stream(taken)) == 1
+    assert max_position() == 3
+
+
+def test_jobs_are_held_together_by_way_of_others() -> None:
+    one, other, taken = uuid4(), uuid4(), uuid4()
+    append_jobs(events(taken))
+    outcomes = append_jobs(
+        events(one),
+        [*events(other), *events(taken)],
+        [*events(one, first=2), *events(other, first=2)],
+    )
+    assert outcomes == [Conflict(one, 1), Conflict(other, 1), Conflict(one, 2)]
+    assert max_position() == 1
+
+
+def test_more_rows_than_a_statement_inserts_are_stored_wholly_or_not_at_all() -> None:
+    taken, long = uuid4(), uuid4()
+    append_jobs(events(taken))
+    assert append_jobs([*events(long, count=ROWS_MAX), *events(taken)]) == [Conflict(long, 1)]
+    assert max_position() == 1
+    jobs = [events(count=ROWS_MAX - 1), events(count=2), events(count=ROWS_MAX)]
+    assert append_jobs(*jobs) == [ROWS_MAX, ROWS_MAX + 2, 2 * ROWS_MAX + 2]
+    assert max_position() == 2 * ROWS_MAX + 2
 
 
 def test_a_job_is_stored_wholly_or_not_at_all() -> None:

@@ -10,7 +10,8 @@ from conversations.domain import Exchange
 from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.database import writing
-from eventstore.log import EventLog, decide, transaction_with_log
+from eventstore.decisions import decide
+from eventstore.log import EventLog, transaction_with_log
 from eventstore.mapper import UnknownTopic
 from eventstore.models import DataKey, EventRecord, SnapshotRecord
 from eventstore.reading import max_position, read_stream

@@ -136,7 +136,7 @@ def _sent(user_id: UUID, text: str, conversation_id: UUID | None = None) -> UUID
     from conversations.commands import SendMessage, send_message
     from eventstore.cause import Cause
 
-    command = SendMessage(user_id, conversation_id, uuid4(), text, idempotent=False)
+    command = SendMessage(user_id, conversation_id, uuid4(), text)
     return send_message(command, Cause(f"user:{user_id}", "golden-3")).message_id
 
 

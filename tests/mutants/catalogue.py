@@ -32,22 +32,45 @@ GENERATION = "tests/conversations/test_generation.py"
 CONVERSATIONS = "tests/conversations/test_conversations.py"
 RUNNER = "tests/projections/test_runner.py"
 SWEEPER = "tests/conversations/test_sweeper.py"
+WRITER = "tests/eventstore/test_writer.py"
+ERASURE = "tests/privacy/test_erasure.py"
 
 #: Who sends, and what it costs.
 PAYMENT = (
     Mutant(
         "a message is looked up by its id",
         "conversations/commands.py",
-        "        if command.idempotent or fresh:\n",
-        "        if command.idempotent and fresh is None:\n",
-        (SENDS,),
+        "        looked_up = view.fresh or view.is_decided_on(command.message_id)\n",
+        "        looked_up = view.is_decided_on(command.message_id)\n",
+        (SENDS, WRITER),
     ),
     Mutant(
         "it is looked up too when an answer was lost",
         "conversations/commands.py",
-        "        if command.idempotent or fresh:\n",
-        "        if command.idempotent:\n",
-        (SENDS,),
+        "        looked_up = view.fresh or view.is_decided_on(command.message_id)\n",
+        "        looked_up = view.fresh and not view.cut_off\n",
+        (SENDS, WRITER),
+    ),
+    Mutant(
+        "two of one key that are decided together are no conflict",
+        "conversations/commands.py",
+        "        looked_up = view.fresh or view.is_decided_on(command.message_id)\n",
+        "        looked_up = view.fresh\n",
+        (WRITER,),
+    ),
+    Mutant(
+        "what a request has sent without hearing so is handed on",
+        "conversations/commands.py",
+        "repeated=not unheard)",
+        "repeated=True)",
+        (SENDS, WRITER),
+    ),
+    Mutant(
+        "what another request has sent is a repeat, also when an answer was lost",
+        "conversations/commands.py",
+        "            unheard = view.cut_off and _was_sent_by(cause, command.message_id)\n",
+        "            unheard = view.cut_off\n",
+        (WRITER,),
     ),
     Mutant(
         "a repeat has the same text",
@@ -86,10 +109,45 @@ PAYMENT = (
     ),
     Mutant(
         "a refusal is believed on fresh state only",
-        "eventstore/log.py",
+        "eventstore/writer.py",
+        "            believed = command.fresh and not view.saw_tentative\n",
+        "            believed = not view.saw_tentative\n",
+        (SENDS, WRITER),
+    ),
+    Mutant(
+        "a refusal is believed on what is stored only",
+        "eventstore/writer.py",
+        "            believed = command.fresh and not view.saw_tentative\n",
+        "            believed = command.fresh\n",
+        (WRITER,),
+    ),
+    Mutant(
+        "a refusal is believed on fresh state only (commands with a transaction of their own)",
+        "eventstore/decisions.py",
         "    except (IntegrityError, Refused, StoreUnavailable):\n",
         "    except (IntegrityError, StoreUnavailable):\n",
-        (SENDS, "tests/eventstore/test_log.py"),
+        ("tests/eventstore/test_log.py", "tests/accounts", CONVERSATIONS, ERASURE),
+    ),
+    Mutant(
+        "an answer that rests on what is not stored yet is not given",
+        "eventstore/writer.py",
+        "            elif view.saw_tentative:\n",
+        "            elif view is None:\n",
+        (WRITER,),
+    ),
+    Mutant(
+        "a command whose commit was lost knows that it was",
+        "eventstore/writer.py",
+        "                was_fresh, command.cut_off = command.fresh, True\n",
+        "                was_fresh, command.cut_off = command.fresh, False\n",
+        (SENDS, WRITER),
+    ),
+    Mutant(
+        "what follows a send is done before its caller hears, and once",
+        "eventstore/writer.py",
+        "            if error is None:\n                command.go_on(result)\n",
+        "",
+        (WRITER,),
     ),
 )
 
@@ -113,14 +171,14 @@ ENDS = (
     Mutant(
         "an end and its refund are one append",
         "conversations/commands.py",
-        "    return log.append(account, exchange, cause=cause)\n",
-        "    log.append(exchange, cause=cause)\n    return log.append(account, cause=cause)\n",
+        "        parts = (account, exchange)\n",
+        "        event_log().append(account, cause=cause)\n",
         (GENERATION,),
     ),
     Mutant(
         "a failure is refunded",
         "conversations/commands.py",
-        "    account.refund(unused, message_id=exchange.id, reason=reason)\n",
+        "        account.refund(end.refunded, message_id=exchange.id, reason=reason)\n",
         "",
         (GENERATION, SWEEPER),
     ),
@@ -182,15 +240,22 @@ LOG = (
     Mutant(
         "a job that lost a race stores nothing (SQLite)",
         "eventstore/append.py",
-        '                cursor.execute("ROLLBACK TO job")\n',
+        '        raw.execute("ROLLBACK TO rows")\n',
         "",
+        ("tests/eventstore/test_append.py",),
+    ),
+    Mutant(
+        "jobs of a stream stand or fall together",
+        "eventstore/append.py",
+        "    groups = _groups(jobs)\n",
+        "    groups = [[number] for number in range(len(jobs))]\n",
         ("tests/eventstore/test_append.py",),
     ),
     Mutant(
         "time never goes back (SQLite)",
         "eventstore/append.py",
-        "        at = max(last_at, database_clock(cursor))\n",
-        "        at = database_clock(cursor)\n",
+        "        at = max(last_at, database_clock(raw))\n",
+        "        at = database_clock(raw)\n",
         ("tests/eventstore/test_append.py",),
     ),
     Mutant(

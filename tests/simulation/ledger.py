@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -152,6 +153,11 @@ class Ledger:
             Fact(position, stream, version, topic.rsplit(".", 1)[1], json.loads(data), at, request)
             for position, stream, version, topic, data, at, request in rows
         ]
+        # Requests that share a commit stand in it one behind the other.
+        for _, of_request in groupby(facts, key=lambda fact: fact.request):
+            self._take_append(list(of_request))
+
+    def _take_append(self, facts: Sequence[Fact]) -> None:
         if not LAWFUL.fullmatch("".join(LETTERS[fact.kind] for fact in facts)):
             self._violated(5, f"an append of {[fact.kind for fact in facts]}")
         self._debit = self._refund = None

@@ -68,8 +68,8 @@ class Simulation(RuleBasedStateMachine):
         self.do("send", a, b, fate)
 
     @rule(a=NUMBERS, b=NUMBERS, fate=FATES)
-    def send_another(self, a: int, b: int, fate: Fate | None) -> None:
-        self.do("send", a, b, fate)
+    def send_together(self, a: int, b: int, fate: Fate | None) -> None:
+        self.do("send_together", a, b, fate)
 
     @rule(a=NUMBERS, b=NUMBERS, fate=FATES)
     def work(self, a: int, b: int, fate: Fate | None) -> None:

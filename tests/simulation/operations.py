@@ -6,6 +6,7 @@ wholly there or not at all, and there if it was answered so.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 from uuid import UUID
 
@@ -28,7 +29,9 @@ from conversations.actors import generate_response
 from conversations.cancelling import tell
 from conversations.ends import Ended
 from eventstore.cause import Cause
+from eventstore.database import StoreUnavailable
 from eventstore.domain import Refused
+from eventstore.writer import Command, shared_writer
 from privacy.erasure import EraseUser, erase_user
 from projections.rebuild import RebuildStopped, rebuild
 from projections.registry import PROJECTIONS
@@ -105,7 +108,6 @@ def send(world: World, a: int, b: int) -> None:
         conversation_id=UUID(conversation) if conversation else None,
         message_id=commands.message_id_for(UUID(user), key),
         message=text,
-        idempotent=key is not None,
         awaited=b % 5 == 0,
     )
     message_id = command.message_id.hex
@@ -128,6 +130,43 @@ def send(world: World, a: int, b: int) -> None:
         # It was there, and went with its conversation before anybody could be told.
         is_gone = ledger.conversations[sent.conversation].deleted or ledger.accounts[user].erased
         world.must(is_gone, 5, f"{message_id} was refused and is there")
+
+
+@operation
+def send_together(world: World, a: int, b: int) -> None:
+    """Sends of two users that the writer finds in its queue at once, some with one key."""
+    batch = []
+    for number in range(2 + b % 3):
+        user = UUID(user_of(world, a + number // 2))
+        key, text = KEYS[(b + number // 2) % len(KEYS)], TEXTS[b // 6 % 2]
+        settings.PRICING = ("message", "usage")[(b + number) % 2]
+        request = world.request("send", text)
+        message_id = commands.message_id_for(user, key)
+        order = commands.SendMessage(user, None, message_id, text)
+        decision = commands.sending(order, Cause(f"user:{user}", request))
+        done: Future[commands.Accepted] = Future()
+        batch.append((message_id.hex, request, Command(decision, done), done))
+    settings.PRICING = "message"
+
+    def together() -> None:
+        left = [command for _, _, command, _ in batch]
+        while left:
+            left = shared_writer.carry_out(left)
+
+    world.ask(together)
+    for sent_id, request, _, done in batch:
+        if not done.done():
+            continue
+        sent, error = world.ledger.messages.get(sent_id), done.exception()
+        if error is not None:
+            known = isinstance(error, Refused if world.calm else (Refused, StoreUnavailable))
+            world.must(known, 6, f"a send was answered {error!r}")
+        else:
+            world.must(sent, 5, f"{sent_id} was accepted and is not there")
+            is_mine = sent is not None and sent.request == request
+            world.must(is_mine or done.result().repeated, 6, f"{sent_id} is another's")
+            if not done.result().repeated:
+                replies.enqueue(done.result().message_id)
 
 
 def answer_to_send(

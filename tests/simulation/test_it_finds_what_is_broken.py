@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from accounts.domain import Account, AccountDeactivated, TokensDebited
 from conversations import commands
 from conversations.cancel_first import CancelFirst
 from conversations.domain import Exchange
+from conversations.ends import Ended
 from conversations.sweeper import Sweeper
 from eventstore import keys
 from eventstore.cause import Cause
-from eventstore.log import EventLog, event_log
+from eventstore.decisions import Append, View
+from eventstore.writer import decide_together
 from projections import positions
 from projections.positions import Place
 from projections.sql import Command
@@ -50,42 +53,44 @@ def the_version_2_rule(patch: pytest.MonkeyPatch) -> None:
         of_row, stream, _, *rest = row(position, at, event, cause)
         return (of_row, stream, stream, *rest)
 
-    following = "(SELECT count(*) + 1 FROM eventstore_event WHERE stream_id = %s)"
-    insert = eventstore.append._INSERT_SQLITE
-    patch.setattr(
-        eventstore.append,
-        "_INSERT_SQLITE",
-        insert.replace("VALUES (%s, %s, %s,", f"VALUES (%s, %s, {following},"),
+    following = "(SELECT count(*) + 1 FROM eventstore_event WHERE stream_id = ?)"
+    insert = eventstore.append._inserting(1).replace(
+        "VALUES (?, ?, ?,", f"VALUES (?, ?, {following},"
     )
+    # A row a statement, so that each sees the one before it.
+    patch.setattr(eventstore.append, "ROWS_MAX", 1)
+    patch.setattr(eventstore.append, "_inserting", lambda _: insert)
     patch.setattr(eventstore.append, "_sqlite_row", renumbered)
 
 
 @broken("6")
 def the_look_up_by_message_id(patch: pytest.MonkeyPatch) -> None:
-    find = EventLog.find
+    def blind(view: View, kind: Any, stream_id: Any, **how: Any) -> Any:
+        return None if kind is Exchange else view.find(kind, stream_id, **how)
 
-    def blind(log: EventLog, kind: Any, stream_id: Any, **how: Any) -> Any:
-        return None if kind is Exchange else find(log, kind, stream_id, **how)
-
-    send = commands.send_message
+    really = commands.sending
 
     def sending(command: Any, cause: Cause) -> Any:
-        with pytest.MonkeyPatch.context() as meanwhile:
-            meanwhile.setattr(commands, "event_log", lambda: _With(event_log(), find=blind))
-            return send(command, cause)
+        decision = really(command, cause)
+        return lambda view: decision(_With(view, find=blind))  # type: ignore[arg-type]  # all else
 
-    patch.setattr(commands, "send_message", sending)
+    patch.setattr(commands, "sending", sending)
 
 
 @broken("4|5")
 def the_one_append_of_an_end_and_its_refund(patch: pytest.MonkeyPatch) -> None:
-    def in_two(exchange: Any, *, cost: int, reason: str, fresh: bool, cause: Cause) -> int:
-        position = event_log().append(exchange, cause=cause)
-        if unused := exchange.price - cost:
-            account = event_log().load(Account, exchange.user_id, fresh=fresh)
-            account.refund(unused, message_id=exchange.id, reason=reason)
-            event_log().append(account, cause=cause)
-        return position
+    def in_two(_: View, exchange: Exchange, end: Ended, *, reason: str, cause: Cause) -> Any:
+        def refund(view: View) -> int | Append[int]:
+            account = view.load(Account, exchange.user_id)
+            account.refund(end.refunded, message_id=exchange.id, reason=reason)
+            return Append((account,), cause, int)
+
+        def refunded(position: int) -> Ended:
+            if end.refunded:
+                decide_together(refund)
+            return replace(end, position=position)
+
+        return Append((exchange,), cause, refunded)
 
     patch.setattr(commands, "_append_end", in_two)
 

@@ -6,7 +6,6 @@ it does is done by the code that is shipped; what must come of it is known from 
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -17,7 +16,6 @@ import eventstore.log
 from conversations import responders
 from conversations.broker import broker
 from conversations.reply_streams import reply_streams
-from eventstore.append import Job
 from eventstore.database import StoreUnavailable, guarded
 from eventstore.domain import Refused
 from eventstore.leases import get_leases
@@ -25,6 +23,7 @@ from eventstore.log import event_log
 from eventstore.marker import appended
 from eventstore.writer import SharedWriter
 from projections import progress
+from tests.isolation import carry_out_here
 from tests.simulation.clock import Clock, simulated_time, the_same_ids
 from tests.simulation.database import Databases
 from tests.simulation.ledger import SELECT, Ledger
@@ -193,12 +192,12 @@ class World:
         }
         before = {name: getattr(settings, name) for name in usual}
         made = get_leases._made, reply_streams._made, event_log._made
-        store, snapshot_every = SharedWriter.store, eventstore.log.SNAPSHOT_EVERY
+        submit, snapshot_every = SharedWriter.submit, eventstore.log.SNAPSHOT_EVERY
         for name, value in usual.items():
             setattr(settings, name, value)
         get_leases._made = [self.redis.leases]
         reply_streams._made = [self.redis.streams]
-        SharedWriter.store = _store_here  # type: ignore[method-assign]  # ours, in this thread
+        SharedWriter.submit = carry_out_here  # type: ignore[method-assign]  # ours, in this thread
         eventstore.log.SNAPSHOT_EVERY = SNAPSHOT_EVERY
         broker.enqueue = self.redis.broker.enqueue  # type: ignore[method-assign]  # ours
         responders.registered["simulated"] = self.make_responder
@@ -216,19 +215,12 @@ class World:
             for name, value in before.items():
                 setattr(settings, name, value)
             get_leases._made, reply_streams._made, event_log._made = made
-            SharedWriter.store = store  # type: ignore[method-assign]
+            SharedWriter.submit = submit  # type: ignore[method-assign]
             eventstore.log.SNAPSHOT_EVERY = snapshot_every
             del broker.enqueue
             responders.registered.clear()
             for marker in (appended, *progress._markers.values()):
                 marker._value = 0
-
-
-def _store_here(self: SharedWriter, job: Job) -> int:
-    """Commit one job at once, in this thread, by the writer's own code."""
-    future: Future[int] = Future()
-    self._commit([(job, future)])
-    return future.result(0)
 
 
 class _Errors(logging.Handler):
