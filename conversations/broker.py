@@ -5,8 +5,10 @@ stack it is Dramatiq's Redis broker, whose idle consumer waits on a key instead 
 """
 
 import logging
+import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from redis.exceptions import NoScriptError
 
 from conversations.responders import make_responder
 from eventstore.database import CONNECTION_ERRORS
+from eventstore.gathering import Gathering, TooManyWait
 from eventstore.redis_client import TIMEOUT_SECONDS, Breaker
 
 logger = logging.getLogger(__name__)
@@ -30,12 +33,8 @@ logger = logging.getLogger(__name__)
 TIME_LIMIT_AFTER_DEADLINE_SECONDS = 15
 #: Message ids that wait in memory at most, in the embedded profile.
 QUEUED_MAX = 10_000
-#: Wake-ups that wait at most: a worker that wakes fetches all it can.
-WAKE_UPS_MAX = 256
-#: How long an idle consumer blocks before it looks by itself, and how long one pauses whose
-#: worker has all it may fetch.
+#: How long an idle consumer blocks before it looks by itself.
 IDLE_SECONDS = 1.0
-FULL_SECONDS = 0.02
 #: A fetched message whose worker is silent for so long goes back to the queue.
 HEARTBEAT_TIMEOUT_MS = 15_000
 #: Nobody reads what failed: the log says how each message ended.
@@ -71,13 +70,31 @@ class EmbeddedBroker(StubBroker):
         return Depth(sum(queue.qsize() for queue in self.queues.values()), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What the broker's thread tells Redis: one command of Dramatiq's, or only to ring."""
+
+    queue_name: str
+    command: str
+    args: tuple[Any, ...] = ()
+
+    @property
+    def rings(self) -> bool:
+        return self.command in ("enqueue", "ring")
+
+
 class WakingRedisBroker(RedisBroker):
-    """The Redis broker, whose enqueue also rings for an idle consumer, in the same round trip."""
+    """The Redis broker, which enqueues and acknowledges in groups, and rings for an idle consumer.
+
+    Neither waits for Redis: an order that is lost is a message that the sweeper brings again, or
+    one that is delivered twice, which changes nothing.
+    """
 
     def __init__(self, *, bells: "redis.Redis", **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]  # Dramatiq has no types here
         self.bells = bells
         self._breaker = Breaker()
+        self._orders = Gathering("broker", self._tell, "messages wait for the sweeper")
 
     def depth(self) -> Depth:
         """How many messages it holds. Raises `redis.RedisError`."""
@@ -94,20 +111,51 @@ class WakingRedisBroker(RedisBroker):
         return _WakingConsumer(self, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]  # as above
 
     def do_enqueue(self, queue_name: str, *args: Any) -> None:
-        script = self.scripts["dispatch"]
-        dispatched = self._dispatch_args("enqueue", queue_name, *args)
+        """Raises `BrokerFull`, and `redis.ConnectionError` while Redis is known to be away."""
+        if self._breaker.is_open:
+            raise redis.ConnectionError("Redis did not answer a moment ago")
+        self._order(queue_name, "enqueue", *args)
+
+    def do_ack(self, queue_name: str, *args: Any) -> None:
+        self._order(queue_name, "ack", *args)
+
+    def ring(self, queue_name: str) -> None:
+        """Wake another consumer: there may be more than this one can take."""
+        self._order(queue_name, "ring")
+
+    def flush_orders(self) -> None:
+        """Wait until all that was ordered so far is done or lost, but not for ever."""
+        self._orders.flush(TIMEOUT_SECONDS)
+
+    def close(self) -> None:
+        self.flush_orders()
+        super().close()
+
+    def _order(self, queue_name: str, command: str, *args: Any) -> None:
         try:
-            self._ring(queue_name, script, dispatched)
+            self._orders.add(_Order(queue_name, command, args))
+        except TooManyWait as error:
+            raise BrokerFull(str(error)) from None
+
+    def _tell(self, orders: Sequence[_Order]) -> None:
+        script = self.scripts["dispatch"]
+        try:
+            self._send(orders, script)
         except NoScriptError:
             # Redis came back empty: it has to be told the script again.
             self.client.script_load(script.script)
-            self._ring(queue_name, script, dispatched)
+            self._send(orders, script)
 
-    def _ring(self, queue_name: str, script: Any, dispatched: list[Any]) -> None:
+    def _send(self, orders: Sequence[_Order], script: Any) -> None:
         pipeline = self.client.pipeline(transaction=False)
-        pipeline.execute_command("EVALSHA", script.sha, 1, self.namespace, *dispatched)
-        pipeline.lpush(_bell(self.namespace, queue_name), 1)
-        pipeline.ltrim(_bell(self.namespace, queue_name), 0, WAKE_UPS_MAX - 1)
+        for order in orders:
+            if order.command != "ring":
+                dispatched = self._dispatch_args(order.command, order.queue_name, *order.args)
+                pipeline.execute_command("EVALSHA", script.sha, 1, self.namespace, *dispatched)
+        for queue_name in {order.queue_name for order in orders if order.rings}:
+            bell = _bell(self.namespace, queue_name)
+            pipeline.lpush(bell, 1)
+            pipeline.ltrim(bell, 0, 0)
         with self._breaker:
             pipeline.execute()
 
@@ -131,11 +179,24 @@ class _WakingConsumer(_RedisConsumer):
     #: The last fetch brought less than was asked for: what came later has rung.
     _drained = False
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)  # type: ignore[no-untyped-call]  # as above
+        self._done = threading.Event()
+
+    def ack(self, message: Any) -> None:
+        super().ack(message)  # type: ignore[no-untyped-call]  # as above
+        self._done.set()
+
+    def nack(self, message: Any) -> None:
+        super().nack(message)  # type: ignore[no-untyped-call]  # as above
+        self._done.set()
+
     def __next__(self) -> Any:
         if not self.message_cache:
+            self._done.clear()
             room = self.prefetch - self.outstanding_message_count
             if room <= 0:
-                time.sleep(FULL_SECONDS)
+                self._done.wait(IDLE_SECONDS)
                 return None
             try:
                 self._fill(room)
@@ -151,6 +212,9 @@ class _WakingConsumer(_RedisConsumer):
             self.broker.bells.brpop([bell], IDLE_SECONDS)
         self.message_cache = self.broker.do_fetch(self.queue_name, room)
         self._drained = len(self.message_cache) < room
+        if not self._drained:
+            # One bell rings for many messages: who cannot take them all passes it on.
+            self.broker.ring(self.queue_name)
 
 
 def _bell(namespace: str, queue_name: str) -> str:

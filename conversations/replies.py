@@ -3,21 +3,23 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 from typing import Self
 from uuid import UUID
 
 from conversations.actors import generate_response
 from conversations.ends import Ended, end_of, ended_among
-from conversations.reply_streams import End, Item, reply_streams
+from conversations.reply_streams import End, Forgotten, Item, reply_streams
 from eventstore.database import StoreUnavailable, in_thread
 
 logger = logging.getLogger(__name__)
 
 #: How often a process looks into the log for ends that the reply streams have lost.
 LOOK_SECONDS = 1.0
+#: What one who waits hears when the process stops.
+_STOPPED = Forgotten()
 
 
 def enqueue(message_id: UUID) -> bool:
@@ -31,74 +33,56 @@ def enqueue(message_id: UUID) -> bool:
 
 
 @asynccontextmanager
-async def following(
-    message_id: UUID, *, only_end: bool = False
-) -> AsyncIterator[asyncio.Queue[Item]]:
-    """All that is said of a message's response, from its beginning to its end, or only that.
+async def following(message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
+    """All that is said of a message's response, from its beginning to its end.
 
     What comes may be late, double or lost, as in `ReplyStreams.follow`, but the end comes: if not
     from the stream, then from the log a second later.
     """
-    look = _look_of_this_loop()
-    async with reply_streams().follow(message_id, only_end=only_end) as said:
-        look.add(message_id, said)
-        try:
+    async with reply_streams().follow(message_id) as said:
+        with _look_of_this_loop().beside(message_id, said):
             yield said
-        finally:
-            look.remove(message_id, said)
 
 
 class Waiting:
     """Waiting for a message's end. Listening begins at once, so that it may begin before the send.
+
+    So nobody needs to ask what was said before: of a message that is sent after this nothing was,
+    and the end of one that was sent before stands in the log, where its repeat looks.
 
     A context manager on the event loop; its exit ends the listening.
     """
 
     def __init__(self, message_id: UUID, seconds: float) -> None:
         self._seconds = seconds
-        self._end = asyncio.create_task(_end(message_id)) if seconds else None
+        self._listening = ExitStack()
+        self._said: asyncio.Queue[Item] | None = None
+        if seconds:
+            listening = reply_streams().listening(message_id, only_end=True)
+            said = self._said = self._listening.enter_context(listening)
+            look = _look_of_this_loop()
+            self._listening.enter_context(look.beside(message_id, said, until_stopped=True))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._end:
-            self._end.cancel()
+        self._listening.close()
 
     async def end(self) -> Ended | None:
         """How the message ended, or None when the time runs out first."""
-        if self._end is None:
+        if self._said is None:
             return None
-        stop = _stopping()
-        done, _ = await asyncio.wait(
-            (self._end, stop), timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        return self._end.result() if self._end in done else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                item = await self._said.get()
+                return item.ended if isinstance(item, End) else None
+        return None
 
 
 def stop_waiting() -> None:
     """Let nobody of this process wait any longer, since it stops: the messages go on."""
-    stop = _stopping()
-    if not stop.done():
-        stop.set_result(None)
-
-
-_stops: list[asyncio.Future[None]] = []
-
-
-def _stopping() -> asyncio.Future[None]:
-    """What comes true on this loop when the process stops."""
-    loop = asyncio.get_running_loop()
-    if not _stops or _stops[0].get_loop() is not loop:
-        _stops[:] = [loop.create_future()]
-    return _stops[0]
-
-
-async def _end(message_id: UUID) -> Ended:
-    async with following(message_id, only_end=True) as said:
-        while not isinstance(item := await said.get(), End):
-            pass
-    return item.ended
+    _look_of_this_loop().stop_waiting()
 
 
 class _Look:
@@ -107,18 +91,35 @@ class _Look:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._followed: dict[UUID, set[asyncio.Queue[Item]]] = defaultdict(set)
+        self._until_stopped: set[asyncio.Queue[Item]] = set()
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, message_id: UUID, said: asyncio.Queue[Item]) -> None:
-        self._followed[message_id].add(said)
+    @contextmanager
+    def beside(
+        self, message_id: UUID, said: asyncio.Queue[Item], *, until_stopped: bool = False
+    ) -> Iterator[None]:
+        """Look for the end of a message while somebody follows it, in vain once all are stopped."""
         if self._task is None:
             # Not in the context of the request that comes first, whose ids its lines would carry.
             self._task = self.loop.create_task(self._run(), context=Context())
+        self._followed[message_id].add(said)
+        if until_stopped:
+            self._until_stopped.add(said)
+            if self._stopped:
+                said.put_nowait(_STOPPED)
+        try:
+            yield
+        finally:
+            self._until_stopped.discard(said)
+            self._followed[message_id].discard(said)
+            if not self._followed[message_id]:
+                del self._followed[message_id]
 
-    def remove(self, message_id: UUID, said: asyncio.Queue[Item]) -> None:
-        self._followed[message_id].discard(said)
-        if not self._followed[message_id]:
-            del self._followed[message_id]
+    def stop_waiting(self) -> None:
+        self._stopped = True
+        for said in self._until_stopped:
+            said.put_nowait(_STOPPED)
 
     async def _run(self) -> None:
         while True:

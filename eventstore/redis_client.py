@@ -21,6 +21,11 @@ class Breaker:
         self._away_until = 0.0
         self._away = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what is asked now would fail at once."""
+        return time.monotonic() < self._away_until
+
     def __enter__(self) -> None:
         if time.monotonic() < self._away_until:
             raise redis.ConnectionError("Redis did not answer a moment ago")

@@ -7,7 +7,7 @@ where it belongs, so a reader puts the text together whatever is lost, comes twi
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
@@ -83,13 +83,21 @@ class ReplyStreams(Protocol):
         """
         ...
 
-    def follow(
+    def listening(
         self, message_id: UUID, *, only_end: bool = False
-    ) -> AbstractAsyncContextManager[asyncio.Queue[Item]]:
-        """Have the stream's items put into a queue of the event loop: what is there and what comes.
+    ) -> AbstractContextManager[asyncio.Queue[Item]]:
+        """Have what is said from now on put into a queue of the event loop.
+
+        It begins before anything else happens on the loop: nothing falls between this and what the
+        caller does next. With `only_end` nothing but the end comes.
+        """
+        ...
+
+    def follow(self, message_id: UUID) -> AbstractAsyncContextManager[asyncio.Queue[Item]]:
+        """As `listening`, and what was said before as well.
 
         An item may come twice, and what comes may overtake what is there; a `Transcript` puts them
-        in order. With `only_end` nothing but the end comes.
+        in order.
         """
         ...
 

@@ -3,8 +3,8 @@
 import threading
 import time
 from asyncio import Queue
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
 from conversations.reply_streams import (
@@ -52,10 +52,8 @@ class MemoryReplyStreams:
                 self._streams.pop(message_id, None)
                 self._stream(message_id).take(Forgotten())
 
-    @asynccontextmanager
-    async def follow(
-        self, message_id: UUID, *, only_end: bool = False
-    ) -> AsyncIterator[Queue[Item]]:
+    @contextmanager
+    def listening(self, message_id: UUID, *, only_end: bool = False) -> Iterator[Queue[Item]]:
         with self._guard:
             stream = self._stream(message_id)
             reader = Reader(stream, only_end=only_end)
@@ -69,6 +67,12 @@ class MemoryReplyStreams:
                 is_empty = not stream.readers and not stream.items()
                 if is_empty and self._streams.get(message_id) is stream:
                     del self._streams[message_id]
+
+    @asynccontextmanager
+    async def follow(self, message_id: UUID) -> AsyncIterator[Queue[Item]]:
+        # What was said before is here, and a reader begins with it.
+        with self.listening(message_id) as said:
+            yield said
 
     def _stream(self, message_id: UUID) -> _Kept:
         now = time.monotonic()

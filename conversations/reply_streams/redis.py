@@ -1,15 +1,16 @@
-"""Reply streams in Redis: a list keeps what was said, a channel tells what is being said.
+"""Reply streams in Redis: lists keep what was said, one channel tells what is being said.
 
 All readers of a process share one connection. A reader listens first and reads the list then, so
 that nothing falls between. All that a process publishes passes one thread: what gathers while a
-round trip is under way shares the next one, and the pieces of one response become one.
+round trip is under way shares the next one, the pieces of one response become one, and whoever
+listens gets all of it as one message.
 """
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 from itertools import islice
 from typing import Any
@@ -17,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from conversations.reply_streams import (
     KEPT_SECONDS,
@@ -28,7 +29,8 @@ from conversations.reply_streams import (
     silent_seconds_max,
 )
 from conversations.reply_streams.stream import Reader, Stream
-from eventstore.redis_client import TIMEOUT_SECONDS, Breaker, new_client, redis_client
+from eventstore.gathering import Gathering, TooManyWait
+from eventstore.redis_client import TIMEOUT_SECONDS, new_client, redis_client
 
 logger = logging.getLogger(__name__)
 
@@ -36,28 +38,33 @@ logger = logging.getLogger(__name__)
 RECONNECT_SECONDS = 0.2
 #: How long the connection may be silent before its task looks whether it shall end.
 HEAR_SECONDS = 1.0
-#: Streams that one round trip adds to at most.
-PUBLISHED_TOGETHER_MAX = 256
 #: Streams that one transaction forgets at most: a user may have had thousands.
 FORGOTTEN_TOGETHER_MAX = 256
 
+#: On this channel every process hears, in groups, what is said of any message.
+CHANNEL = "replies"
+
+# ARGV: how long a silent stream is kept, and an ended one; then for each key the number of its
+# items, and its items. What the channel tells is `[[key, item], …]`.
 _PUBLISH = """
-local kind = string.match(redis.call('LINDEX', KEYS[1], -1) or '', '^{"type":"(%a+)"')
-if kind == 'end' or kind == 'forgotten' then return 0 end
-for i = 3, #ARGV do
-    local ended = string.sub(ARGV[i], 1, 13) == '{"type":"end"'
-    if ended or kind ~= 'closed' then
-        redis.call('RPUSH', KEYS[1], ARGV[i])
-        redis.call('PUBLISH', KEYS[1], ARGV[i])
+local told, at = {}, 3
+for k = 1, #KEYS do
+    local kind = string.match(redis.call('LINDEX', KEYS[k], -1) or '', '^{"type":"(%a+)"')
+    local over, last = kind == 'end' or kind == 'forgotten', at + tonumber(ARGV[at])
+    for i = at + 1, last do
+        local ended = string.sub(ARGV[i], 1, 13) == '{"type":"end"'
+        if not over and (ended or kind ~= 'closed') then
+            redis.call('RPUSH', KEYS[k], ARGV[i])
+            redis.call('EXPIRE', KEYS[k], ended and ARGV[2] or ARGV[1])
+            told[#told + 1] = '["' .. KEYS[k] .. '",' .. ARGV[i] .. ']'
+            over = ended
+        end
     end
-    if ended then
-        redis.call('EXPIRE', KEYS[1], ARGV[2])
-        return 0
-    end
+    at = last + 1
 end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
+if #told > 0 then redis.call('PUBLISH', '__CHANNEL__', '[' .. table.concat(told, ',') .. ']') end
 return 0
-"""
+""".replace("__CHANNEL__", CHANNEL)
 _CLOSE = """
 local items = redis.call('LRANGE', KEYS[1], 0, -1)
 local kind = string.match(items[#items] or '', '^{"type":"(%a+)"')
@@ -70,9 +77,10 @@ return items
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Item).decode
+_decode_told = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
 
 
-def _channel(message_id: UUID | str) -> str:
+def _key(message_id: UUID | str) -> str:
     return f"reply:{message_id}"
 
 
@@ -92,7 +100,7 @@ class RedisReplyStreams:
     def close(self, message_id: UUID) -> Sequence[Item]:
         self._publisher.flush()
         try:
-            said: Any = self._close(keys=[_channel(message_id)], args=[silent_seconds_max()])
+            said: Any = self._close(keys=[_key(message_id)], args=[silent_seconds_max()])
         except RedisError as error:
             raise ReplyStreamsUnavailable(str(error)) from error
         return [item for item in map(_readable, said) if item]
@@ -104,29 +112,34 @@ class RedisReplyStreams:
         try:
             while some := tuple(islice(left, FORGOTTEN_TOGETHER_MAX)):
                 pipeline = self._client.pipeline(transaction=True)
-                for channel in map(_channel, some):
-                    pipeline.delete(channel)
-                    pipeline.rpush(channel, _encode(Forgotten()))
-                    pipeline.expire(channel, silent_seconds_max())
+                for key in map(_key, some):
+                    pipeline.delete(key)
+                    pipeline.rpush(key, _encode(Forgotten()))
+                    pipeline.expire(key, silent_seconds_max())
                 pipeline.execute()
         except RedisError as error:
             raise ReplyStreamsUnavailable(str(error)) from error
 
-    @asynccontextmanager
-    async def follow(
+    @contextmanager
+    def listening(
         self, message_id: UUID, *, only_end: bool = False
-    ) -> AsyncIterator[asyncio.Queue[Item]]:
-        hub, channel = self._hub_of_this_loop(), _channel(message_id)
-        reader = hub.add(channel, only_end=only_end)
+    ) -> Iterator[asyncio.Queue[Item]]:
+        hub, key = self._hub_of_this_loop(), _key(message_id)
+        reader = hub.add(key, only_end=only_end)
         try:
+            yield reader.said
+        finally:
+            hub.remove(key, reader)
+
+    @asynccontextmanager
+    async def follow(self, message_id: UUID) -> AsyncIterator[asyncio.Queue[Item]]:
+        with self.listening(message_id) as said:
             try:
-                await hub.catch_up(channel)
+                await self._hub_of_this_loop().catch_up(_key(message_id))
             except (RedisError, OSError) as error:
                 # It hears what is said all the same, or at least what is said later.
                 logger.warning("message %s is followed from now on only: %s", message_id, error)
-            yield reader.said
-        finally:
-            hub.remove(channel, reader)
+            yield said
 
     def _hub_of_this_loop(self) -> "_Hub":
         loop = asyncio.get_running_loop()
@@ -136,66 +149,33 @@ class RedisReplyStreams:
 
 
 class _Publisher:
-    """The thread that tells Redis what this process's workers say; what is lost is in the log."""
+    """Tells Redis what this process's workers say; what is lost is in the log."""
 
     def __init__(self) -> None:
         # Two hundred threads that take their leases at once kept it from the shared one for 100 ms.
         self._client = new_client()
         self._script = self._client.register_script(_PUBLISH)
-        self._breaker = Breaker()
-        self._changed = threading.Condition()
-        self._waiting: dict[UUID, list[Item]] = {}
-        self._busy = False
-        self._complained = False
-        self._thread: threading.Thread | None = None
+        self._said = Gathering[tuple[UUID, tuple[Item, ...]]](
+            "publisher", self._publish, "nobody can be told of responses now"
+        )
 
-    def add(self, message_id: UUID, items: Iterable[Item]) -> None:
-        with self._changed:
-            self._waiting.setdefault(message_id, []).extend(items)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+    def add(self, message_id: UUID, items: tuple[Item, ...]) -> None:
+        with suppress(TooManyWait):
+            self._said.add((message_id, items))
 
     def flush(self) -> None:
         """Wait until all that was added so far is published or given up, but not for ever."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._busy, TIMEOUT_SECONDS)
+        self._said.flush(TIMEOUT_SECONDS)
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting)
-                self._busy = True
-                now = list(self._waiting)[:PUBLISHED_TOGETHER_MAX]
-                batch = {message_id: self._waiting.pop(message_id) for message_id in now}
-            try:
-                self._publish(batch)
-                self._complained = False
-            except Exception as error:  # noqa: BLE001 (it must not die of anything)
-                if not self._complained:
-                    logger.warning("nobody can be told of responses now: %s", error)
-                self._complained = True
-
-    def _publish(self, batch: Mapping[UUID, Sequence[Item]]) -> None:
-        try:
-            self._send(batch)
-        except NoScriptError:
-            # Redis came back empty: it has to be told the script again.
-            self._client.script_load(self._script.script)
-            self._send(batch)
-
-    def _send(self, batch: Mapping[UUID, Sequence[Item]]) -> None:
-        pipeline: Any = self._client.pipeline(transaction=False)
-        for message_id, items in batch.items():
-            key, said = _channel(message_id), map(_encode, _joined(items))
-            pipeline.execute_command(
-                "EVALSHA", self._script.sha, 1, key, silent_seconds_max(), KEPT_SECONDS, *said
-            )
-        with self._breaker:
-            pipeline.execute()
+    def _publish(self, batch: Sequence[tuple[UUID, tuple[Item, ...]]]) -> None:
+        of_messages: defaultdict[UUID, list[Item]] = defaultdict(list)
+        for message_id, items in batch:
+            of_messages[message_id].extend(items)
+        arguments: list[Any] = [silent_seconds_max(), KEPT_SECONDS]
+        for said in of_messages.values():
+            encoded = [_encode(item) for item in _joined(said)]
+            arguments += (len(encoded), *encoded)
+        self._script(keys=[_key(each) for each in of_messages], args=arguments)
 
 
 def _joined(items: Iterable[Item]) -> Iterator[Item]:
@@ -243,23 +223,23 @@ class _Hub:
         # Not in the context of the request that comes first, whose ids its lines would carry.
         self._listening = loop.create_task(self._listen(), context=Context())
 
-    def add(self, channel: str, *, only_end: bool = False) -> Reader:
+    def add(self, key: str, *, only_end: bool = False) -> Reader:
         """A reader of what is said from now on; `catch_up` gives it what was said before."""
-        stream = self._followed.setdefault(channel, Stream())
+        stream = self._followed.setdefault(key, Stream())
         reader = Reader(stream, only_end=only_end)
         stream.readers.add(reader)
         reader.hear()
         return reader
 
-    def remove(self, channel: str, reader: Reader) -> None:
-        stream = self._followed[channel]
+    def remove(self, key: str, reader: Reader) -> None:
+        stream = self._followed[key]
         stream.readers.discard(reader)
         if not stream.readers:
-            del self._followed[channel]
+            del self._followed[key]
 
-    async def catch_up(self, channel: str) -> None:
-        kept: Any = await self._lists.lrange(channel, 0, -1)
-        stream = self._followed.get(channel)
+    async def catch_up(self, key: str) -> None:
+        kept: Any = await self._lists.lrange(key, 0, -1)
+        stream = self._followed.get(key)
         for item in map(_readable, kept if stream else ()):
             if stream and item:
                 stream.take(item)
@@ -272,16 +252,16 @@ class _Hub:
         while me and not me.cancelling():
             try:
                 async with self._channels.pubsub() as channels:
-                    await channels.psubscribe(_channel("*"))
+                    await channels.subscribe(CHANNEL)
                     while not me.cancelling():
                         message = await channels.get_message(timeout=HEAR_SECONDS)
                         if message is None:
                             continue
-                        if message["type"] == "psubscribe":
+                        if message["type"] == "subscribe":
                             await self._catch_up_all()
                             lost = False
                         else:
-                            self._dispatch(message)
+                            self._dispatch(message["data"])
             except (RedisError, OSError) as error:
                 if not lost:
                     logger.warning("reply streams lost Redis and will retry: %s", error)
@@ -290,16 +270,22 @@ class _Hub:
 
     async def _catch_up_all(self) -> None:
         """Take what was said before this connection listened."""
-        for channel in list(self._followed):
-            await self.catch_up(channel)
+        for key in list(self._followed):
+            await self.catch_up(key)
 
-    def _dispatch(self, message: dict[str, Any]) -> None:
-        stream = self._followed.get(message["channel"].decode())
-        if stream and (item := _readable(message["data"])):
-            stream.take(item)
+    def _dispatch(self, told: bytes) -> None:
+        try:
+            items = _decode_told(told)
+        except msgspec.DecodeError as error:
+            logger.warning("the channel of replies tells what is no list of items: %s", error)
+            return
+        for key, said in items:
+            stream = self._followed.get(key)
+            if stream and (item := _readable(said)):
+                stream.take(item)
 
 
-def _readable(data: bytes) -> Item | None:
+def _readable(data: bytes | msgspec.Raw) -> Item | None:
     """An item; None for what another version of this program says, and this one does not know."""
     item: Item | None = None
     try:

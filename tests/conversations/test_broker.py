@@ -68,6 +68,7 @@ def test_a_broker_that_lost_everything_takes_the_next_message(
 
     note.send(1)
     if isinstance(broker, WakingRedisBroker):
+        broker.flush_orders()
         broker.client.flushall()
         broker.client.script_flush()
     else:
@@ -138,6 +139,8 @@ def test_what_a_broker_holds_is_counted_as_waiting_and_as_fetched(
     assert broker.depth() == Depth(0, 0)
     for _ in range(5):
         hold.send()
+    if isinstance(broker, WakingRedisBroker):
+        broker.flush_orders()
     assert broker.depth() == Depth(5, 0)
 
     worker.queue_prefetch = 2

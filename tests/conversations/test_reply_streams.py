@@ -155,8 +155,7 @@ def test_what_the_channel_says_during_a_catch_up_is_not_lost() -> None:
 
     class BusyList:
         async def lrange(self, *_: object) -> list[bytes]:
-            said = {"channel": b"reply:test", "data": redis._encode(Delta(1, 2, " there"))}
-            hub._dispatch(said)
+            hub._dispatch(b'[["reply:test",' + redis._encode(Delta(1, 2, " there")) + b"]]")
             return [redis._encode(Delta(1, 0, "Hi")), redis._encode(END)]
 
     async def story() -> Heard:
@@ -297,7 +296,9 @@ def test_what_is_no_item_is_passed_over(streams: ReplyStreams) -> None:
         async with streams.follow(message_id) as said:
             reading = asyncio.create_task(until_the_end(said))
             await asyncio.sleep(0.05)
-            redis_client().publish(channel.format(message_id), b'{"type":"of another version"}')
+            redis_client().publish(redis.CHANNEL, b'{"type":"of another version"}')
+            told = f'[["{channel.format(message_id)}",{{"type":"of another version"}}]]'
+            redis_client().publish(redis.CHANNEL, told.encode())
             await asyncio.to_thread(streams.publish, message_id, *STORY)
             return await reading
 

@@ -28,7 +28,8 @@ def test_what_the_first_request_starts_for_all_carries_no_ids_of_it(
     async def first_request() -> None:
         bind_contextvars(request_id="the first")
         loop = asyncio.get_running_loop()
-        _Look(loop).add(uuid4(), asyncio.Queue())
+        with _Look(loop).beside(uuid4(), asyncio.Queue()):
+            pass
         _Hub("redis://127.0.0.1:1", loop)
         assert await silence.answers()
         while len(bound) < len(tasks):  # noqa: ASYNC110  # three turns of the loop at most
