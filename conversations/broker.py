@@ -7,21 +7,20 @@ stack it is Dramatiq's Redis broker, whose idle consumer waits on a key instead 
 import logging
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import dramatiq
 import redis
 from django.conf import settings
 from django.db import connection
-from dramatiq.broker import Broker, Consumer
+from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware, TimeLimit
 from redis.exceptions import NoScriptError
 
+from conversations.embedded_broker import BrokerFull, Depth, EmbeddedBroker, nobody
 from conversations.responders import make_responder
 from eventstore.database import CONNECTION_ERRORS
 from eventstore.gathering import Gathering, TooManyWait
@@ -31,43 +30,12 @@ logger = logging.getLogger(__name__)
 
 #: A worker thread that is still at a message so long after its deadline is interrupted.
 TIME_LIMIT_AFTER_DEADLINE_SECONDS = 15
-#: Message ids that wait in memory at most, in the embedded profile.
-QUEUED_MAX = 10_000
 #: How long an idle consumer blocks before it looks by itself.
 IDLE_SECONDS = 1.0
 #: A fetched message whose worker is silent for so long goes back to the queue.
 HEARTBEAT_TIMEOUT_MS = 15_000
 #: Nobody reads what failed: the log says how each message ended.
 DEAD_MESSAGES_KEPT_MS = 60_000
-
-
-class BrokerFull(Exception):
-    """Too many messages wait; the sweeper brings this one when there is room."""
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """Message ids that wait in a broker, and those that a worker has fetched and not finished."""
-
-    queued: int
-    fetched: int
-
-
-class EmbeddedBroker(StubBroker):
-    """The in-memory broker, with a bound, that keeps nothing of what failed."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dead_letters_by_queue = cast("Any", defaultdict(lambda: deque(maxlen=0)))
-
-    def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
-        if self.queues[message.queue_name].qsize() >= QUEUED_MAX:
-            raise BrokerFull
-        return super().enqueue(message, delay=delay)
-
-    def depth(self) -> Depth:
-        """As `WakingRedisBroker.depth`; what is fetched from memory is not counted."""
-        return Depth(sum(queue.qsize() for queue in self.queues.values()), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +61,11 @@ class WakingRedisBroker(RedisBroker):
     def __init__(self, *, bells: "redis.Redis", **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]  # Dramatiq has no types here
         self.bells = bells
+        #: Told of the messages that come next, as soon as they are there.
+        self.heard: Callable[[Sequence[dramatiq.Message[Any]]], None] = nobody
+        #: Whether a consumer fetches when all is done that it has fetched, instead of when some is:
+        #: then what came meanwhile comes together.
+        self.in_turns = False
         self._breaker = Breaker()
         self._orders = Gathering("broker", self._tell, "messages wait for the sweeper")
 
@@ -108,7 +81,7 @@ class WakingRedisBroker(RedisBroker):
         return Depth(queued, max(0, held - queued))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:
-        return _WakingConsumer(self, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]  # as above
+        return _WakingConsumer(self, queue_name, prefetch, timeout)
 
     def do_enqueue(self, queue_name: str, *args: Any) -> None:
         """Raises `BrokerFull`, and `redis.ConnectionError` while Redis is known to be away."""
@@ -181,22 +154,22 @@ class _WakingConsumer(_RedisConsumer):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)  # type: ignore[no-untyped-call]  # as above
-        self._done = threading.Event()
+        self._has_room = threading.Event()
 
     def ack(self, message: Any) -> None:
         super().ack(message)  # type: ignore[no-untyped-call]  # as above
-        self._done.set()
+        self._look_for_room()
 
     def nack(self, message: Any) -> None:
         super().nack(message)  # type: ignore[no-untyped-call]  # as above
-        self._done.set()
+        self._look_for_room()
 
     def __next__(self) -> Any:
         if not self.message_cache:
-            self._done.clear()
-            room = self.prefetch - self.outstanding_message_count
+            self._has_room.clear()
+            room = self._room()
             if room <= 0:
-                self._done.wait(IDLE_SECONDS)
+                self._has_room.wait(IDLE_SECONDS)
                 return None
             try:
                 self._fill(room)
@@ -204,17 +177,30 @@ class _WakingConsumer(_RedisConsumer):
                 raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]  # as above
         if not self.message_cache:
             return None
-        return super().__next__()  # type: ignore[no-untyped-call]  # as above
+        message = self.message_cache.pop(0)
+        self.queued_message_ids.add(message.message_id)
+        return MessageProxy(message)
 
     def _fill(self, room: int) -> None:
         if self._drained:
             bell = _bell(self.broker.namespace, self.queue_name)
             self.broker.bells.brpop([bell], IDLE_SECONDS)
-        self.message_cache = self.broker.do_fetch(self.queue_name, room)
-        self._drained = len(self.message_cache) < room
+        fetched = self.broker.do_fetch(self.queue_name, room)
+        self._drained = len(fetched) < room
         if not self._drained:
             # One bell rings for many messages: who cannot take them all passes it on.
             self.broker.ring(self.queue_name)
+        self.message_cache = [dramatiq.Message.decode(each) for each in fetched if each]
+        self.broker.heard(self.message_cache)
+
+    def _room(self) -> int:
+        if self.broker.in_turns and self.outstanding_message_count:
+            return 0
+        return int(self.prefetch - self.outstanding_message_count)
+
+    def _look_for_room(self) -> None:
+        if self._room() > 0:
+            self._has_room.set()
 
 
 def _bell(namespace: str, queue_name: str) -> str:

@@ -72,7 +72,7 @@ def _generate(message_id: UUID) -> None:
         exchange = run(event_log().evolved, sent)
         bind_contextvars(user_id=exchange.user_id)
         age = max(0, now - sent[0].at)
-        attempt = _attempt(age, taken)
+        attempt = attempt_of(age, taken)
         if taken > 1:
             reply_streams().publish(message_id, Restart(attempt))
         reply = _Reply(message_id, attempt, tokens_estimated(exchange.message))
@@ -169,7 +169,7 @@ class _Reply:
             stop()
 
 
-def _attempt(age: int, taken: int) -> int:
+def attempt_of(age: int, taken: int) -> int:
     """Number a generation by when it begins, in ms after the message was sent.
 
     So a later one has a higher number, even if everybody has forgotten the one before; `taken`, the

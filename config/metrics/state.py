@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 import conversations.actors  # noqa: F401  (the broker has to know its queue)
 from config.metrics.reading import Reading
 from config.metrics.standing import Standing, read_standing
-from conversations.broker import Depth, broker
+from conversations.broker import broker
+from conversations.embedded_broker import Depth
 from eventstore.database import guarded
 
 Seen = TypeVar("Seen", Standing, Depth)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from contextlib import suppress
 
 from conversations.reply_streams import (
     Closed,
@@ -68,7 +67,7 @@ class Reader:
         self.only_end = only_end
         self.said: asyncio.Queue[Item] = asyncio.Queue()
         self._stream = stream
-        self._loop = asyncio.get_running_loop()
+        self._wake_ups = _wake_ups_of(asyncio.get_running_loop())
         self._attempt = 0
         self._characters = 0
         self._woken = False
@@ -78,9 +77,7 @@ class Reader:
         """Have the news read soon; from any thread."""
         if not self._woken:
             self._woken = True
-            # A loop that is closed has no readers any more.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self.hear)
+            self._wake_ups.add(self)
 
     def hear(self) -> None:
         """Put what is new into the queue."""
@@ -101,3 +98,43 @@ class Reader:
         if transcript.attempt == self._attempt and transcript.characters > self._characters:
             self.said.put_nowait(transcript.delta(self._characters))
             self._characters = transcript.characters
+
+
+class _WakeUps:
+    """The readers of one event loop that have news: one wake-up of the loop is for all of them.
+
+    Each is a system call, and what ends together is told together.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._guard = threading.Lock()
+        self._readers: list[Reader] = []
+
+    def add(self, reader: Reader) -> None:
+        """Have a reader read its news soon; from any thread."""
+        with self._guard:
+            self._readers.append(reader)
+            if len(self._readers) > 1:
+                return
+        try:
+            self.loop.call_soon_threadsafe(self._hear)
+        except RuntimeError:
+            # A loop that is closed has no readers any more.
+            self._readers.clear()
+
+    def _hear(self) -> None:
+        with self._guard:
+            readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.hear()
+
+
+_wake_ups: list[_WakeUps] = []
+
+
+def _wake_ups_of(loop: asyncio.AbstractEventLoop) -> _WakeUps:
+    """Those of the loop, which is one for the life of a process."""
+    if not _wake_ups or _wake_ups[0].loop is not loop:
+        _wake_ups[:] = [_WakeUps(loop)]
+    return _wake_ups[0]

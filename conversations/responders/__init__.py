@@ -77,6 +77,24 @@ class Responder(Protocol):
         ...
 
 
+class InstantResponder:
+    """A responder that knows its response at once: it asks nobody, and takes no time to speak of.
+
+    Its messages pass the workers in groups, without a lease (`conversations.instant`). One that
+    computes for longer than some milliseconds is not of this kind.
+    """
+
+    model: str
+    waits = False
+
+    def answer(self, message: str) -> str:
+        """The whole response."""
+        raise NotImplementedError
+
+    def respond(self, prompt: Prompt, reply: Reply) -> None:
+        reply.say(self.answer(prompt.message))
+
+
 def make_responder() -> Responder:
     """The responder that the settings name. Only its own module is imported."""
     return (OUR_OWN | registered)[settings.RESPONDER]()

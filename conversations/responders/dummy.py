@@ -1,6 +1,6 @@
 """The built-in bot: it knows five sentences and needs nobody."""
 
-from conversations.responders import Prompt, Reply
+from conversations.responders import InstantResponder
 
 RESPONSES = {
     "hello": "Hi there! How can I help you today?",
@@ -17,11 +17,10 @@ def dummy_chatbot_response(message: str) -> str:
     return RESPONSES.get(message.lower(), UNKNOWN)
 
 
-class DummyResponder:
+class DummyResponder(InstantResponder):
     """Answers at once, in one piece."""
 
     model = "dummy"
-    waits = False
 
-    def respond(self, prompt: Prompt, reply: Reply) -> None:
-        reply.say(dummy_chatbot_response(prompt.message))
+    def answer(self, message: str) -> str:
+        return dummy_chatbot_response(message)

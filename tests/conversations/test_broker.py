@@ -10,14 +10,9 @@ import redis
 from django.conf import settings
 from dramatiq.broker import Broker
 
-from conversations import broker as broker_module
-from conversations.broker import (
-    BrokerFull,
-    Depth,
-    EmbeddedBroker,
-    WakingRedisBroker,
-    make_broker,
-)
+from conversations import embedded_broker
+from conversations.broker import WakingRedisBroker, make_broker
+from conversations.embedded_broker import BrokerFull, Depth, EmbeddedBroker
 
 
 @pytest.fixture
@@ -107,7 +102,7 @@ def test_the_embedded_broker_is_bounded_and_keeps_nothing_that_failed(
         # Redis is bounded by its own settings; there is one broker of each kind.
         assert not isinstance(make_broker(), EmbeddedBroker)
         return
-    monkeypatch.setattr(broker_module, "QUEUED_MAX", 3)
+    monkeypatch.setattr(embedded_broker, "QUEUED_MAX", 3)
     small = make_broker()
 
     @dramatiq.actor(broker=small)
@@ -155,3 +150,29 @@ def test_what_a_broker_holds_is_counted_as_waiting_and_as_fetched(
     while broker.depth() != Depth(0, 0):
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_a_send_does_not_wait_for_a_redis_that_says_nothing(
+    broker: Broker, worker: dramatiq.Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, may_answer = threading.Semaphore(0), threading.Event()
+
+    @dramatiq.actor(broker=broker)
+    def note() -> None:
+        arrived.release()
+
+    if isinstance(broker, WakingRedisBroker):
+        send = broker._send
+
+        def frozen(*args: object) -> None:
+            assert may_answer.wait(5)
+            send(*args)  # type: ignore[arg-type]  # as they came
+
+        monkeypatch.setattr(broker, "_send", frozen)
+    began = time.monotonic()
+    for _ in range(20):
+        note.send()
+    assert time.monotonic() - began < 1
+    may_answer.set()
+    worker.start()
+    assert all(arrived.acquire(timeout=5) for _ in range(20))

@@ -14,7 +14,7 @@ from conversations import responders
 from conversations.commands import fail_message, respond_to_message
 from conversations.domain import Exchange, Usage
 from conversations.ends import end_of as ended_as
-from conversations.generation import ATTEMPTS_MAX, _attempt, generate, lease_name
+from conversations.generation import ATTEMPTS_MAX, attempt_of, generate, lease_name
 from conversations.responders import Prompt, Reply, ResponderFailed
 from eventstore.leases import get_leases
 from eventstore.log import EventLog, event_log
@@ -260,7 +260,7 @@ def test_forced_races_of_a_response_against_the_deadline_have_one_end_each(
 
 
 def test_later_attempts_have_higher_numbers_whatever_the_clock_says() -> None:
-    assert _attempt(0, 1) < _attempt(0, 2) < _attempt(1_500_000, 1) < _attempt(3_000_000, 1)
+    assert attempt_of(0, 1) < attempt_of(0, 2) < attempt_of(1_500_000, 1) < attempt_of(3_000_000, 1)
 
 
 def test_what_a_worker_thread_logs_next_carries_no_id_of_a_message(alice: UUID, send: Send) -> None:

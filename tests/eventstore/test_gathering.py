@@ -1,0 +1,93 @@
+"""What is handed over in groups: nobody waits, the order is kept, nothing piles up."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from eventstore import gathering
+from eventstore.gathering import Gathering, TooManyWait
+
+SECONDS = 5.0
+
+
+@dataclass
+class Recipient:
+    """Takes what is delivered, one delivery at a time, when it is let."""
+
+    deliveries: list[list[int]] = field(default_factory=list)
+    began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    may_end: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    errors: list[Exception] = field(default_factory=list)
+
+    def deliver(self, numbers: Sequence[int]) -> None:
+        self.began.release()
+        assert self.may_end.acquire(timeout=SECONDS)
+        if self.errors:
+            raise self.errors.pop()
+        self.deliveries.append(list(numbers))
+
+
+@pytest.fixture
+def recipient() -> Iterator[Recipient]:
+    made = Recipient()
+    yield made
+    made.may_end.release(1_000)
+
+
+@pytest.fixture
+def numbers(recipient: Recipient) -> Gathering[int]:
+    return Gathering("numbers", recipient.deliver, "numbers are lost")
+
+
+def begin(numbers: Gathering[int], recipient: Recipient, number: int) -> None:
+    numbers.add(number)
+    assert recipient.began.acquire(timeout=SECONDS)
+
+
+def test_what_comes_during_a_delivery_shares_the_next_one(
+    numbers: Gathering[int], recipient: Recipient
+) -> None:
+    begin(numbers, recipient, 1)
+    for number in (2, 3, 4):
+        numbers.add(number)
+    recipient.may_end.release(2)
+    assert numbers.flush(SECONDS)
+    assert recipient.deliveries == [[1], [2, 3, 4]]
+
+
+def test_a_delivery_that_fails_is_lost_and_the_next_one_is_made(
+    numbers: Gathering[int], recipient: Recipient, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipient.errors.append(ConnectionError("nobody answers"))
+    begin(numbers, recipient, 1)
+    numbers.add(2)
+    recipient.may_end.release(2)
+    assert numbers.flush(SECONDS)
+    assert recipient.deliveries == [[2]]
+    assert caplog.messages == ["numbers are lost (1): nobody answers"]
+
+
+def test_no_more_waits_than_its_bound(
+    numbers: Gathering[int], recipient: Recipient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "WAITING_MAX", 2)
+    begin(numbers, recipient, 1)
+    numbers.add(2)
+    numbers.add(3)
+    with pytest.raises(TooManyWait):
+        numbers.add(4)
+    recipient.may_end.release(2)
+    assert numbers.flush(SECONDS)
+    assert recipient.deliveries == [[1], [2, 3]]
+
+
+def test_a_flush_waits_for_what_is_under_way_and_not_for_ever(
+    numbers: Gathering[int], recipient: Recipient
+) -> None:
+    assert numbers.flush(0)  # there is nothing to wait for
+    begin(numbers, recipient, 1)
+    assert not numbers.flush(0.05)
+    recipient.may_end.release()
+    assert numbers.flush(SECONDS)
