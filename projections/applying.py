@@ -30,7 +30,7 @@ def prepare(
     lead to.
     """
     places = [place for _, place in projections]
-    commands = [move(place, position) for place in places]
+    commands = [move(places, position)]
     for projection, place in projections:
         commands += writes(projection, place, events)
     if announced:
@@ -44,7 +44,7 @@ def write(batch: Batch, first: Sequence[Command] = ()) -> list[Place]:
     `first` is executed before it. Raises `Overtaken`, or what the database says about the rows.
     """
     touched = execute([*first, *batch.commands])[len(first) :]
-    if not all(touched[: len(batch.moved)]):
+    if touched[0] != len(batch.moved):
         raise Overtaken("another runner was first")
     return batch.moved
 

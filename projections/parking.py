@@ -31,7 +31,7 @@ def apply_carefully(
     In the caller's transaction. Raises `Overtaken`, or the database's own errors: nothing is parked
     for those.
     """
-    if execute([move(place, position)]) != [1]:
+    if execute([move([place], position)]) != [1]:
         raise Overtaken("another runner was first")
     wanted = [event for event in events if event.topic in projection.handlers]
     parked = parked_events.parked_among(place, {event.stream_id for event in wanted})

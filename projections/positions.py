@@ -98,12 +98,18 @@ def point_to(place: Place) -> None:
         )
 
 
-def move(place: Place, position: int) -> Command:
-    """The compare-and-set; it touches one row, or none when somebody else was first."""
+def move(places: Sequence[Place], position: int) -> Command:
+    """The compare-and-set for places at one position; it touches as many rows, or it has failed.
+
+    Fewer when somebody else was first at one of them: whoever made it has been overtaken.
+    """
+    (before,) = {place.position for place in places}
+    if connection.vendor == "postgresql":
+        names, generations = [[getattr(place, key) for place in places] for key in _KEY]
+        return Command(_MOVE_POSTGRES, [names, generations, before, position])
+    keys = [value for place in places for value in (place.name, place.generation)]
     return Command(
-        "UPDATE projections_position SET position = %s"
-        " WHERE name = %s AND generation = %s AND position = %s",
-        [position, place.name, place.generation, place.position],
+        _MOVE_SQLITE.format(", ".join(["(?, ?)"] * len(places))), [position, before, *keys]
     )
 
 
@@ -119,6 +125,23 @@ _LIVE = """
 SELECT pointer.name, pointer.generation, place.position, place.version
 FROM projections_pointer pointer JOIN projections_position place
   ON place.name = pointer.name AND place.generation = pointer.generation"""
+
+
+_KEY = ("name", "generation")
+_MOVE_SQLITE = (
+    "UPDATE projections_position SET position = ?"
+    " WHERE position = ? AND (name, generation) IN (VALUES {})"
+)
+# An UPDATE would lock the rows in the order in which it finds them.
+_MOVE_POSTGRES = """
+WITH held AS MATERIALIZED (
+  SELECT place.name, place.generation FROM projections_position place
+  JOIN unnest(%s::text[], %s::int[]) AS given(name, generation)
+    ON given.name = place.name AND given.generation = place.generation
+  WHERE place.position = %s ORDER BY place.name FOR UPDATE OF place
+)
+UPDATE projections_position place SET position = %s FROM held
+WHERE place.name = held.name AND place.generation = held.generation"""
 
 
 _BESIDE = """

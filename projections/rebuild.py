@@ -204,7 +204,7 @@ def _batch_events_max(*, is_alone: bool) -> int:
 
 def _hold(places: Sequence[Place]) -> None:
     """Keep everybody else from moving these generations until the caller's transaction ends."""
-    if not all(execute([positions.move(place, place.position) for place in places])):
+    if execute([positions.move(places, places[0].position)]) != [len(places)]:
         raise Overtaken("somebody else has moved this generation, or given it up")
 
 

@@ -41,7 +41,7 @@ class Table:
         """Insert rows of (key, *columns); a key that is there is an error, unless `on_conflict`."""
         names = (self.key, *columns)
         into = f"INSERT INTO {self.name} (generation, {', '.join(names)})"
-        marks = ", ".join(["%s"] * len(names))
+        marks = ", ".join("?" * len(names))
         conflict = f" ON CONFLICT (generation, {self.key}) {on_conflict}" if on_conflict else ""
         return self._statement(
             sqlite=f"{into} VALUES ({{generation}}, {marks}){conflict}",
@@ -83,11 +83,11 @@ class Table:
 
     def update(self, *columns: str) -> "Statement":
         """Set columns by rows of (*columns, key); a row that is not there stays away."""
-        by_marks = ", ".join(f"{name} = %s" for name in columns)
+        by_marks = ", ".join(f"{name} = ?" for name in columns)
         by_arrays = ", ".join(f"{name} = given.{name}" for name in columns)
         update, of_key = f"UPDATE {self.name} SET", self._of(self.key)
         return self._statement(
-            sqlite=f"{update} {by_marks} WHERE {of_key} = %s",
+            sqlite=f"{update} {by_marks} WHERE {of_key} = ?",
             postgresql=f"{update} {by_arrays} FROM {{given}} WHERE {of_key} = given.{self.key}",
             names=(*columns, self.key),
         )
@@ -97,7 +97,7 @@ class Table:
         update, of_key = f"UPDATE {self.name} SET {column}", self._of(self.key)  # noqa: S608 (constants)
         greatest = f"greatest({self.name}.{column}, given.{column})"
         return self._statement(
-            sqlite=f"{update} = max({column}, %s) WHERE {of_key} = %s",
+            sqlite=f"{update} = max({column}, ?) WHERE {of_key} = ?",
             postgresql=f"{update} = {greatest} FROM {{given}} WHERE {of_key} = given.{self.key}",
             names=(column, self.key),
         )
@@ -107,7 +107,7 @@ class Table:
         column = by or self.key
         delete, of_column = f"DELETE FROM {self.name}", self._of(column)  # noqa: S608 (constants)
         return self._statement(
-            sqlite=f"{delete} WHERE {of_column} = %s",
+            sqlite=f"{delete} WHERE {of_column} = ?",
             postgresql=f"{delete} USING {{given}} WHERE {of_column} = given.{column}",
             names=(column,),
         )

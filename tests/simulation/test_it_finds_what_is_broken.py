@@ -1,7 +1,7 @@
 """Without any one of these guards the simulation fails: each is taken out once, and missed."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -112,11 +112,11 @@ def the_check_of_the_balance(patch: pytest.MonkeyPatch) -> None:
 
 @broken("8|unexpected")
 def the_compare_and_set_of_the_position(patch: pytest.MonkeyPatch) -> None:
-    def move(place: Place, position: int) -> Command:
-        return Command(
-            "UPDATE projections_position SET position = %s WHERE name = %s AND generation = %s",
-            [position, place.name, place.generation],
+    def move(places: Sequence[Place], position: int) -> Command:
+        keys = " OR ".join(
+            f"(name, generation) = {place.name, place.generation}" for place in places
         )
+        return Command(f"UPDATE projections_position SET position = {position} WHERE {keys}", [])
 
     for module in (positions, projections.applying, projections.parking):
         patch.setattr(module, "move", move)
