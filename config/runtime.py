@@ -91,16 +91,17 @@ def start_followers() -> Stoppable:
     from projections.runner import ProjectionRunner
 
     stop = threading.Event()
-    following: list[followers.Follower] = [
-        *(ProjectionRunner(), Rebuilder(), Sweeper()),
-        *(Sealer(), Destructions()),
-    ]
     everywhere: list[followers.Follower] = []
     if settings.METRICS_PORT:
         from config.metrics.meter import Meter
 
         everywhere.append(Meter())
-    threads = followers.run(following, stop, everywhere=everywhere)
+    threads = followers.run(
+        [ProjectionRunner()],
+        stop,
+        by_the_clock=[Rebuilder(), Sweeper(), Sealer(), Destructions()],
+        everywhere=everywhere,
+    )
 
     def join() -> None:
         stop.set()

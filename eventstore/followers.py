@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 #: The longest a follower sleeps while nothing is announced.
 IDLE_SECONDS = 1.0
+#: How long one waits for more where events come faster than it steps: what a step costs is then
+#: shared by more of them. Who comes alone does not wait.
+GATHER_SECONDS = 0.005
 #: How often one asks for a lease that another process holds.
 ASK_SECONDS = 0.2
 #: How long one that has failed leaves it to others: they ask meanwhile.
@@ -39,14 +42,20 @@ class Follower(Protocol):
 
 
 def run(
-    followers: Sequence[Follower], stop: threading.Event, *, everywhere: Sequence[Follower] = ()
+    followers: Sequence[Follower],
+    stop: threading.Event,
+    *,
+    by_the_clock: Sequence[Follower] = (),
+    everywhere: Sequence[Follower] = (),
 ) -> list[threading.Thread]:
     """Start a thread for each follower; they end soon after `stop` is set.
 
-    Those of `everywhere` follow in every process, the others in the one that holds their lease.
+    The first are woken by each append. Those that look `by_the_clock` are not, nor those of
+    `everywhere`, which follow in every process, all others in the one that holds their lease.
     """
     loops = [
-        *(_Loop(follower, stop) for follower in followers),
+        *(_Loop(follower, stop, woken=True) for follower in followers),
+        *(_Loop(follower, stop) for follower in by_the_clock),
         *(_Loop(follower, stop, leased=False) for follower in everywhere),
     ]
     threads = [
@@ -58,9 +67,17 @@ def run(
 
 
 class _Loop:
-    def __init__(self, follower: Follower, stop: threading.Event, *, leased: bool = True) -> None:
+    def __init__(
+        self,
+        follower: Follower,
+        stop: threading.Event,
+        *,
+        leased: bool = True,
+        woken: bool = False,
+    ) -> None:
         self.follower = follower
         self.leased = leased
+        self.woken = woken
         self.stop = stop
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         #: Without a lease to share, it is always held.
@@ -85,9 +102,18 @@ class _Loop:
                 more = False
                 self._leave_it_to_others()
             if not more and not self.stop.is_set():
-                appended.wait(seen + 1, IDLE_SECONDS)
+                self._pause(seen)
         if self.leased:
             self._give_back()
+
+    def _pause(self, seen: int) -> None:
+        """Wait for the next step, after one that began when `seen` was the end of the log."""
+        if not self.woken:
+            self.stop.wait(IDLE_SECONDS)
+        elif appended.value > seen:
+            self.stop.wait(GATHER_SECONDS)
+        else:
+            appended.wait(seen + 1, IDLE_SECONDS)
 
     def _may_run(self) -> bool:
         """Hold the follower's lease; without Redis everybody runs, and the positions decide."""

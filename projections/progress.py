@@ -5,11 +5,13 @@ positions once a second makes up for notifications that were lost.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from eventstore import notifications
-from eventstore.marker import Marker
 from projections import positions
 from projections.registry import PROJECTIONS
 
@@ -20,7 +22,19 @@ LOOK_EVERY_SECONDS = 0.02
 #: time, as a read model that is new to this database, and nobody waits for it.
 CATCH_UP_EVENTS_MAX = 20_000
 
-_markers = {name: Marker() for name in PROJECTIONS}
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """A coroutine that waits for all of some projections to reach a position."""
+
+    position: int
+    names: list[str]
+    future: "asyncio.Future[bool]"
+
+
+_reached = dict.fromkeys(PROJECTIONS, 0)
+_waiters: set[_Waiter] = set()
+_guard = threading.Lock()
 
 
 async def shown(position: int, *names: str, timeout_seconds: float = 2.0) -> bool:
@@ -29,13 +43,23 @@ async def shown(position: int, *names: str, timeout_seconds: float = 2.0) -> boo
     One that is so far behind that it cannot be there in time is not waited for, all others are.
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + timeout_seconds
-    awaited = [name for name in names if not _is_far_behind(_markers[name].value, position)]
-    for name in awaited:
-        left = max(0.0, until - loop.time())
-        if not await _markers[name].reached(position, left):
-            return False
-    return len(awaited) == len(names)
+    with _guard:
+        awaited = [name for name in names if not _is_far_behind(_reached[name], position)]
+        if _have_reached(position, awaited):
+            return len(awaited) == len(names)
+        waiter = _Waiter(position, awaited, loop.create_future())
+        _waiters.add(waiter)
+    too_late = loop.call_later(timeout_seconds, _resolve, [waiter.future], False)  # noqa: FBT003 (its result)
+    try:
+        return await waiter.future and len(awaited) == len(names)
+    finally:
+        too_late.cancel()
+        with _guard:
+            _waiters.discard(waiter)
+
+
+def _have_reached(position: int, names: Iterable[str]) -> bool:
+    return all(_reached[name] >= position for name in names)
 
 
 def wait_until_shown(position: int, *names: str, timeout_seconds: float = 2.0) -> bool:
@@ -58,10 +82,32 @@ def _is_far_behind(reached: int, position: int) -> bool:
 
 
 def advance(reached: Mapping[str, int]) -> None:
-    """Note, once it is committed, which position each projection has reached."""
-    for name, position in reached.items():
-        if marker := _markers.get(name):
-            marker.advance(position)
+    """Note, once it is committed, which position each projection has reached.
+
+    Each event loop is woken once, however many wait on it.
+    """
+    due: dict[asyncio.AbstractEventLoop, list[asyncio.Future[bool]]] = defaultdict(list)
+    with _guard:
+        for name, position in reached.items():
+            if position > _reached.get(name, position):
+                _reached[name] = position
+        for waiter in [each for each in _waiters if _have_reached(each.position, each.names)]:
+            _waiters.remove(waiter)
+            due[waiter.future.get_loop()].append(waiter.future)
+    for loop, futures in due.items():
+        loop.call_soon_threadsafe(_resolve, futures, True)  # noqa: FBT003 (their result)
+
+
+def _resolve(futures: Iterable["asyncio.Future[bool]"], result: bool) -> None:  # noqa: FBT001 (the same)
+    for future in futures:
+        if not future.done():
+            future.set_result(result)
+
+
+def forget() -> None:
+    """Know nothing any more: what is read next belongs to another database."""
+    with _guard:
+        _reached.update(dict.fromkeys(_reached, 0))
 
 
 def look() -> None:

@@ -32,11 +32,14 @@ class ProjectionRunner:
         self._parked: set[str] = set()
 
     def step(self) -> bool:
-        """Apply the next batch; True when there may be more. Database errors are the caller's."""
+        """Apply the next batch; True when there is more. Database errors are the caller's.
+
+        What is appended meanwhile is announced, or the next look finds it.
+        """
         try:
             if not self._places:
                 self._look()
-            worked = [self._advance(group, upto) for group, upto in self._groups()]
+            more = [self._advance(group, upto) for group, upto in self._groups()]
         except Overtaken:
             self._places = {}
             return True
@@ -44,7 +47,7 @@ class ProjectionRunner:
             # A database that comes back from a failure may have gone back in time.
             self._places = {}
             raise
-        return any(worked)
+        return any(more)
 
     def _look(self) -> None:
         live = positions.live()
@@ -95,7 +98,7 @@ class ProjectionRunner:
         moved = self._apply(places, events, events[-1].position)
         self._places.update({place.name: place for place in moved})
         progress.advance({place.name: place.position for place in moved})
-        return True
+        return len(events) == BATCH_EVENTS_MAX or upto is not None
 
     def _apply(
         self, places: Sequence[Place], events: Sequence[RecordedEvent], position: int

@@ -10,6 +10,7 @@ from django.db import OperationalError
 
 from eventstore import followers
 from eventstore.leases import LEASE_SECONDS, MemoryLeases
+from eventstore.marker import Marker
 
 
 class Counting:
@@ -67,6 +68,53 @@ def test_one_that_fails_at_every_step_leaves_it_to_another_process(
     steps = failing.steps
     wait_until_steps(sound, sound.steps + 10)
     assert failing.steps <= steps + 1
+
+
+def test_who_looks_by_the_clock_is_woken_by_no_append(
+    stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followers, "IDLE_SECONDS", 60)
+    monkeypatch.setattr(followers, "appended", log := Marker())
+    woken, looking = Counting(), Counting()
+    looking.name = "looking"
+    followers.run([woken], stop, by_the_clock=[looking])
+    wait_until_steps(woken, 1)
+    wait_until_steps(looking, 1)
+    for position in (1, 2, 3):
+        steps = woken.steps
+        log.advance(position)
+        wait_until_steps(woken, steps + 1)
+    assert looking.steps == 1
+
+
+def test_what_comes_while_one_steps_is_gathered_for_the_next_step(
+    stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followers, "IDLE_SECONDS", 60)
+    monkeypatch.setattr(followers, "GATHER_SECONDS", 0.3)
+    monkeypatch.setattr(followers, "appended", log := Marker())
+
+    class Busy(Counting):
+        """While it steps for the first time, something is appended; and more right after that."""
+
+        def step(self) -> bool:
+            if self.steps == 0:
+                log.advance(1)
+                threading.Timer(0.05, log.advance, [2]).start()
+            began.append(time.monotonic())
+            return super().step()
+
+    began: list[float] = []
+    busy = Busy()
+    followers.run([busy], stop)
+    wait_until_steps(busy, 2)
+    assert log.value == 2
+    assert began[1] - began[0] >= 0.3
+    log.advance(3)
+    appended_at = time.monotonic()
+    wait_until_steps(busy, 3)
+    assert began[2] - appended_at < 0.2  # alone, so at once
+    assert busy.steps == 3
 
 
 def test_one_that_fails_alone_goes_on_trying(stop: threading.Event) -> None:

@@ -1,4 +1,3 @@
-import asyncio
 import threading
 
 from eventstore.marker import Marker
@@ -17,18 +16,3 @@ def test_a_thread_waits_until_the_position_is_reached() -> None:
     timer.start()
     assert marker.wait(7, 5)
     assert not marker.wait(8, 0.01)
-
-
-def test_coroutines_wait_for_their_own_positions() -> None:
-    marker = Marker()
-
-    async def story() -> list[bool]:
-        near, far = (asyncio.create_task(marker.reached(at, 5)) for at in (3, 6))
-        await asyncio.sleep(0)
-        await asyncio.to_thread(marker.advance, 3)
-        assert await near
-        assert not far.done()
-        await asyncio.to_thread(marker.advance, 9)
-        return [await far, await marker.reached(9, 5), await marker.reached(10, 0.01)]
-
-    assert asyncio.run(story()) == [True, True, False]

@@ -1,9 +1,11 @@
 """Read your writes: an answer waits until the read models show what it speaks of."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
 import pytest
 from django.db import connection
@@ -131,6 +133,40 @@ def test_a_waiter_is_woken_by_a_runner_in_another_thread() -> None:
         return await waiting
 
     assert asyncio.run(wait_for_the_runner())
+
+
+def test_each_waits_for_its_own_position_and_one_call_wakes_all_whose_it_is() -> None:
+    async def story() -> list[bool]:
+        loop, wait = (
+            asyncio.get_running_loop(),
+            functools.partial(progress.shown, timeout_seconds=9),
+        )
+        near = [asyncio.create_task(wait(3, "users", name)) for name in ("balances", "history")]
+        far = asyncio.create_task(wait(6, "users"))
+        await asyncio.sleep(0)
+        with patch.object(loop, "call_soon_threadsafe", wraps=loop.call_soon_threadsafe) as woken:
+            progress.advance({"balances": 3, "history": 9})
+            assert woken.call_count == 0
+            progress.advance({"users": 4})
+            assert woken.call_count == 1
+        assert await asyncio.gather(*near) == [True, True]
+        assert not far.done()
+        progress.advance({"users": 6})
+        return [await far, await progress.shown(7, "users", timeout_seconds=0.01)]
+
+    assert asyncio.run(story()) == [True, False]
+
+
+def test_who_has_gone_is_woken_no_more() -> None:
+    async def story() -> None:
+        gone = asyncio.create_task(progress.shown(3, "users"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+    asyncio.run(story())
+    progress.advance({"users": 3})  # its loop is closed by now
 
 
 @pytest.mark.django_db(transaction=True)

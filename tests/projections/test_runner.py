@@ -14,6 +14,7 @@ from django.db import OperationalError, connection, connections
 from eventstore.database import writing
 from eventstore.reading import max_position
 from projections import applying, positions
+from projections import runner as running
 from projections.comparison import compare_with_fresh_replay
 from projections.models import Balance, Conversation, ParkedEvent, PendingMessage, Position
 from projections.positions import Overtaken
@@ -56,8 +57,17 @@ def test_a_runner_with_nothing_to_do_says_so() -> None:
     runner = ProjectionRunner()
     assert runner.step() is False
     happened(registered(ALICE))
-    assert runner.step() is True
     assert runner.step() is False
+    assert rows(Balance, "balances", "user_id") == [ALICE]
+
+
+@pytest.mark.django_db
+def test_a_runner_that_has_not_reached_the_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "BATCH_EVENTS_MAX", 2)
+    happened(registered(ALICE), granted(ALICE, 500), granted(ALICE, 500))
+    runner = ProjectionRunner()
+    assert [runner.step() for _ in range(2)] == [True, False]
+    assert balance_of_alice() == 1000
 
 
 @pytest.mark.django_db
@@ -73,7 +83,7 @@ def test_every_projection_begins_at_the_start_of_the_log() -> None:
 def test_a_step_takes_no_more_than_a_batch() -> None:
     happened(registered(ALICE), granted(ALICE, 4000), *sends(400))
     runner = ProjectionRunner()
-    assert drain(runner) == 3
+    assert drain(runner) == 2  # and the third finds less than a batch
     assert balance_of_alice() == 3600
     assert rows(PendingMessage, "pending", "message_id") == []
 
@@ -114,7 +124,7 @@ def test_a_second_runner_finds_itself_overtaken_and_applies_nothing_twice() -> N
     drain(first)
     drain(second)
     happened(debited(ALICE, 100))
-    assert first.step() is True
+    assert first.step() is False
     assert second.step() is True  # it read the event, and learnt that the position had moved
     assert second.step() is False
     assert balance_of_alice() == 3900

@@ -201,8 +201,8 @@ class World:
         eventstore.log.SNAPSHOT_EVERY = SNAPSHOT_EVERY
         broker.enqueue = self.redis.broker.enqueue  # type: ignore[method-assign]  # ours
         responders.registered["simulated"] = self.make_responder
-        for marker in (appended, *progress._markers.values()):
-            marker._value = 0
+        progress.forget()
+        appended._value = 0
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
         root.handlers[:] = [self._errors]
@@ -219,8 +219,8 @@ class World:
             eventstore.log.SNAPSHOT_EVERY = snapshot_every
             del broker.enqueue
             responders.registered.clear()
-            for marker in (appended, *progress._markers.values()):
-                marker._value = 0
+            progress.forget()
+            appended._value = 0
 
 
 class _Errors(logging.Handler):
