@@ -1,19 +1,20 @@
 """How this process reaches its database: threads for reading, one fair lock for SQLite's writes."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import ParamSpec, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from eventstore.silence import answers
+from eventstore.threads import Call, Threads
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +33,7 @@ class StoreUnavailable(Exception):
 #: What Django raises when the connection, not the statement, is at fault.
 CONNECTION_ERRORS = (OperationalError, InterfaceError)
 
-_threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="database")
+_threads = Threads(THREADS_MAX, "database")
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -41,31 +42,59 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     Raises `StoreUnavailable` when the database is away or silent; the next call finds a fresh
     connection.
     """
-    call = functools.partial(guarded, function, *args, **kwargs)
-    loop = asyncio.get_running_loop()
-    return await while_it_answers(loop.run_in_executor(_threads, copy_context().run, call))
+    return await in_thread_of(copy_context(), function, *args, **kwargs)
 
 
-async def while_it_answers(work: "asyncio.Future[R]") -> R:
-    """Wait for work in a thread as long as the database answers anybody; `StoreUnavailable` else.
+def in_thread_of(
+    context: Context, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> "asyncio.Future[R]":
+    """The same as a future, for work that logs with the ids of a context."""
+    call = Call(functools.partial(guarded, function, *args, **kwargs), context)
+    _threads.run(call)
+    return while_it_answers(call.future)
+
+
+def while_it_answers(work: "asyncio.Future[R]") -> "asyncio.Future[R]":
+    """Let a future wait only as long as the database answers anybody; `StoreUnavailable` else.
 
     A server that was frozen keeps its connections open: the thread goes on waiting, its caller not.
     """
-    try:
-        await asyncio.wait((work,), timeout=SLOW_SECONDS)
-        while not work.done():
-            if not await answers():
-                raise StoreUnavailable("the database does not answer anybody")
+    slow = work.get_loop().call_later(SLOW_SECONDS, _look_after, work)
+    work.add_done_callback(lambda _: slow.cancel())
+    return work
+
+
+def _look_after(work: "asyncio.Future[R]") -> None:
+    looking = work.get_loop().create_task(_fail_in_silence(work))
+    _looking.add(looking)
+    looking.add_done_callback(_looking.discard)
+
+
+async def _fail_in_silence(work: "asyncio.Future[R]") -> None:
+    while not work.done():
+        if await answers():
             await asyncio.wait((work,), timeout=SLOW_SECONDS)
-        return work.result()
-    finally:
-        work.cancel()
+        elif not work.done():
+            work.set_exception(StoreUnavailable("the database does not answer anybody"))
+
+
+#: A loop keeps no hold of its tasks.
+_looking: set[asyncio.Task[None]] = set()
 
 
 def in_shared_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """As `in_thread`, for a thread that waits for the result instead of keeping a connection."""
     call = functools.partial(guarded, function, *args, **kwargs)
-    return _threads.submit(copy_context().run, call).result()
+    done: concurrent.futures.Future[R] = concurrent.futures.Future()
+
+    def settle() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001 (it is the caller's)
+            done.set_exception(error)
+
+    _threads.run(functools.partial(copy_context().run, settle))
+    return done.result()
 
 
 def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
