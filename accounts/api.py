@@ -11,22 +11,21 @@ from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from ninja import P, QueryEx, Router, Status
-from ninja.security import HttpBearer
 from pydantic import WithJsonSchema
-from structlog.contextvars import bind_contextvars
 
 from accounts import commands, schemas
 from accounts.addresses import client_address
 from accounts.at_once import AtOnce
-from accounts.domain import STAFF, AccountErased
+from accounts.callers import BalanceJwt
+from accounts.domain import AccountErased
 from accounts.guesses import claim_of, counted_guess
-from accounts.jwt_auth import JWT_BYTES_MAX, ApiRequest, Caller, authenticate_jwt
+from accounts.jwt_auth import ApiRequest
 from accounts.metrics import HASHES_WAITING
 from accounts.models import Credential
 from accounts.names import claim_id
-from accounts.rate_limits import REGISTER, SEND
+from accounts.rate_limits import REGISTER
 from eventstore.cause import Cause
 from eventstore.clock import to_datetime
 from eventstore.database import guarded, in_thread, while_it_answers
@@ -57,18 +56,6 @@ _INSTANT = P(
 )
 
 
-class NotAuthenticated(Exception):
-    """The request brings no JWT."""
-
-
-class InvalidJwt(Exception):
-    """The request brings a JWT that is not good, or not good any more."""
-
-
-class NotStaff(Exception):
-    """The caller is no member of staff."""
-
-
 class NotShownYet(Exception):
     """The read model does not show yet what the log holds."""
 
@@ -83,54 +70,6 @@ class BeforeRegistration(Exception):
 
 class PasswordsBusy(Exception):
     """So many passwords are being checked that one more is not worth waiting for."""
-
-
-class BearerJwt(HttpBearer):
-    """`Authorization: Bearer <JWT>` (RFC 6750); raises `NotAuthenticated` or `InvalidJwt`."""
-
-    openapi_bearerFormat = "JWT"  # noqa: N815 (Ninja copies the name into the document)
-
-    async def __call__(self, request: HttpRequest) -> Caller:
-        scheme, _, credentials = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-        token = credentials.strip(" ")
-        if scheme.lower() != self.openapi_scheme or not token:
-            raise NotAuthenticated
-        return await self.authenticate(request, token)
-
-    async def authenticate(self, request: HttpRequest, token: str) -> Caller:
-        """Return the caller; a JWT that is too long does not get as far as a thread."""
-        if len(token) > JWT_BYTES_MAX:
-            raise InvalidJwt
-        caller = await in_thread(self.look_up, request, token)
-        bind_contextvars(user_id=caller.user_id)
-        return caller
-
-    def look_up(self, request: HttpRequest, token: str) -> Caller:
-        """Return the caller, out of the database. Raises `InvalidJwt`."""
-        caller = authenticate_jwt(token)
-        if caller is None:
-            raise InvalidJwt
-        return caller
-
-
-class SenderJwt(BearerJwt):
-    """The same for who sends a message; raises `RateLimited` for who does so too often."""
-
-    def look_up(self, request: HttpRequest, token: str) -> Caller:
-        # In the thread that reads the database anyway: another would cost more than the counting.
-        caller = super().look_up(request, token)
-        SEND.take(request, str(caller.user_id))
-        return caller
-
-
-class StaffJwt(BearerJwt):
-    """The same for what only staff may do; raises `NotStaff` for all others."""
-
-    async def authenticate(self, request: HttpRequest, token: str) -> Caller:
-        caller = await super().authenticate(request, token)
-        if caller.role != STAFF:
-            raise NotStaff
-        return caller
 
 
 @router.post(
@@ -236,6 +175,7 @@ async def log_out(request: ApiRequest) -> Status[None]:
 
 @router.get(
     "/token/",
+    auth=BalanceJwt(),
     operation_id="get_token_balance",
     summary="Show my balance",
     response=schemas.BalanceAt | schemas.Balance,
@@ -247,7 +187,9 @@ async def get_token_balance(
     """Show how many tokens the caller has, or had `at` a time since they registered."""
     if at is not None:
         return await _balance_at(request.auth.user_id, parse_instant(at))
-    tokens = await in_thread(queries.balance, request.auth.user_id)
+    tokens = request.balance
+    if isinstance(tokens, queries.ReadModelParked):
+        raise tokens
     if tokens is None:
         raise NotShownYet
     return schemas.Balance(tokens=tokens)

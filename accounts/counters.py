@@ -7,6 +7,7 @@ What is refused is not counted: a window ends in time, whoever keeps trying.
 import math
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +39,9 @@ class Counters(Protocol):
     def take(self, key: str, rate: Rate) -> Count:
         """Count one more, if that is allowed."""
 
+    def take_each(self, keys: Sequence[str], rate: Rate) -> list[Count]:
+        """The same for several, one after the other; a key may come more than once."""
+
     def give_back(self, key: str) -> None:
         """Take back one count, if its window is still open."""
 
@@ -49,6 +53,9 @@ class MemoryCounters:
         self._guard = threading.Lock()
         # Windows of one length end in the order in which they were opened, which a dict keeps.
         self._windows: dict[str, tuple[int, float]] = {}
+
+    def take_each(self, keys: Sequence[str], rate: Rate) -> list[Count]:
+        return [self.take(key, rate) for key in keys]
 
     def take(self, key: str, rate: Rate) -> Count:
         now = time.monotonic()
@@ -78,16 +85,20 @@ class MemoryCounters:
 
 
 _TAKE = """
-local used = tonumber(redis.call('GET', KEYS[1]) or 0)
-local allowed = used < tonumber(ARGV[1])
-if allowed then
-    used = redis.call('INCR', KEYS[1])
-    if used == 1 then
-        redis.call('PEXPIRE', KEYS[1], ARGV[2])
-        return {1, 1, tonumber(ARGV[2])}
+local counts = {}
+for number, key in ipairs(KEYS) do
+    local used = tonumber(redis.call('GET', key) or 0)
+    local allowed, reset = used < tonumber(ARGV[1]), nil
+    if allowed then
+        used = redis.call('INCR', key)
+        if used == 1 then
+            redis.call('PEXPIRE', key, ARGV[2])
+            reset = tonumber(ARGV[2])
+        end
     end
+    counts[number] = {allowed and 1 or 0, used, reset or redis.call('PTTL', key)}
 end
-return {allowed and 1 or 0, used, redis.call('PTTL', KEYS[1])}
+return counts
 """
 _GIVE_BACK = """
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('DECR', KEYS[1]) <= 0 then
@@ -98,7 +109,7 @@ return 0
 
 
 class RedisCounters:
-    """Counters of all processes together: one round trip each. Raises `CountersUnavailable`."""
+    """Counters of all processes together: one round trip a call. Raises `CountersUnavailable`."""
 
     def __init__(self) -> None:
         client = redis_client()
@@ -106,11 +117,17 @@ class RedisCounters:
         self._give_back = client.register_script(_GIVE_BACK)
 
     def take(self, key: str, rate: Rate) -> Count:
+        return self.take_each([key], rate)[0]
+
+    def take_each(self, keys: Sequence[str], rate: Rate) -> list[Count]:
         try:
-            allowed, used, reset_ms = self._take(keys=[key], args=[rate.times, rate.seconds * 1000])
+            counts = self._take(keys=keys, args=[rate.times, rate.seconds * 1000])
         except redis.RedisError as error:
             raise CountersUnavailable(str(error)) from error
-        return _count(rate, used, reset_ms / 1000, allowed=bool(allowed))
+        return [
+            _count(rate, used, reset_ms / 1000, allowed=bool(allowed))
+            for allowed, used, reset_ms in counts
+        ]
 
     def give_back(self, key: str) -> None:
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +15,8 @@ from django.http import HttpRequest
 
 from accounts.models import Credential
 from accounts.rate_limits import Standing
-from eventstore.reading import id_parameter
+from eventstore.reading import any_of, as_uuid
+from projections.queries import ReadModelParked
 
 #: A JWT of ours has some 400 bytes; nothing longer is looked at.
 JWT_BYTES_MAX = 4096
@@ -49,6 +51,8 @@ class Caller:
 class ApiRequest(HttpRequest):
     """A request as an endpoint sees it: with its ids, and with its caller where one is needed.
 
+    `balance` is there where `BalanceJwt` read it with the caller: an error is to be raised.
+
     `headers_only`: it is a HEAD that looks like a GET, so nothing of the body reaches the client.
     """
 
@@ -57,6 +61,7 @@ class ApiRequest(HttpRequest):
     headers_only: bool
     auth: Caller
     rate_limit: Standing
+    balance: int | ReadModelParked | None
 
 
 def issue_jwt(user_id: UUID, epoch: int) -> str:
@@ -77,34 +82,51 @@ def issue_jwt(user_id: UUID, epoch: int) -> str:
 
 def authenticate_jwt(token: str) -> Caller | None:
     """Return whom a JWT speaks for, or None; one read by primary key, and so never out of date."""
+    login = read_jwt(token)
+    return None if login is None else find_callers([login])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a JWT of ours says; whether it is good any more, only the account's credential knows."""
+
+    user_id: UUID
+    epoch: int
+    expires_at: float
+
+
+def read_jwt(token: str) -> Login | None:
+    """Return what a JWT says if it was issued here and has not expired; reads no database."""
     keys = (settings.JWT_SIGNING_KEY, *settings.JWT_SIGNING_KEYS_PREVIOUS)
     try:
         login = _verify(token, keys)
     except (jwt.PyJWTError, ValueError, TypeError):
         # Beside its own errors PyJWT lets out what some hostile headers provoke.
         return None
-    if login.expires_at <= time.time():
-        return None
+    return None if login.expires_at <= time.time() else login
+
+
+def find_callers(logins: Sequence[Login]) -> list[Caller | None]:
+    """Return whom each login speaks for, None where the credential disagrees; one statement."""
+    condition, parameters = any_of({login.user_id for login in logins})
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT jwt_epoch, active, role FROM {_TABLE} WHERE user_id = %s",  # noqa: S608 (a constant)
-            [id_parameter(login.user_id)],
+            f"SELECT user_id, jwt_epoch, active, role FROM {_TABLE} WHERE user_id {condition}",  # noqa: S608 (constants)
+            parameters,
         )
-        row = cursor.fetchone()
-    if row is None or not row[1] or row[0] != login.epoch:
+        credentials = {as_uuid(user_id): rest for user_id, *rest in cursor.fetchall()}
+    return [_caller(login, credentials.get(login.user_id)) for login in logins]
+
+
+def _caller(login: Login, credential: Sequence[Any] | None) -> Caller | None:
+    if credential is None:
         return None
-    return Caller(login.user_id, row[2])
-
-
-@dataclass(frozen=True, slots=True)
-class _Login:
-    user_id: UUID
-    epoch: int
-    expires_at: float
+    epoch, active, role = credential
+    return Caller(login.user_id, role) if active and epoch == login.epoch else None
 
 
 @functools.lru_cache(VERIFIED_MAX)
-def _verify(token: str, keys: tuple[bytes, ...]) -> _Login:
+def _verify(token: str, keys: tuple[bytes, ...]) -> Login:
     """Return what a JWT of ours says; it stays true until it expires. Refusals are not kept."""
     if len(token) > JWT_BYTES_MAX:
         raise jwt.InvalidTokenError("too long")
@@ -114,7 +136,7 @@ def _verify(token: str, keys: tuple[bytes, ...]) -> _Login:
         raise jwt.InvalidTokenError("not a login of ours")
     if issued_at > time.time() + CLOCK_SKEW_SECONDS:
         raise jwt.ImmatureSignatureError("not valid yet")
-    return _Login(UUID(claims["sub"]), epoch, float(claims["exp"]))
+    return Login(UUID(claims["sub"]), epoch, float(claims["exp"]))
 
 
 def _decode(token: str, keys: tuple[bytes, ...]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ counts for itself: a limit may let more through then, but nothing fails for want
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -66,16 +66,14 @@ class RateLimit:
         Returns what takes it back, for when it was nothing that the limit is about. The request
         remembers where the subject stands, for the headers of its answer.
         """
-        rate: Rate | None = getattr(settings, self._setting)
+        rate = self._rate()
         if rate is None:
             return _nothing
         key = _key(self.name, subject)
-        counters, count = self._count(key, rate)
+        counters, (count,) = self._count([key], rate)
         standing = Standing(self.name, rate, count)
-        _note(request, standing)
-        if not count.allowed:
-            refused(self.name)
-            raise RateLimited(standing)
+        if error := self._judge(request, standing):
+            raise error
 
         def give_back() -> None:
             try:
@@ -86,22 +84,48 @@ class RateLimit:
 
         return give_back
 
+    def take_each(self, asked: Sequence[tuple[HttpRequest, str]]) -> list[RateLimited | None]:
+        """Count for several requests together; return what is to be raised for each.
+
+        There it may wait for Redis once, and nothing of it can be given back.
+        """
+        rate = self._rate()
+        if rate is None or not asked:
+            return [None] * len(asked)
+        keys = [_key(self.name, subject) for _, subject in asked]
+        _, counts = self._count(keys, rate)
+        return [
+            self._judge(request, Standing(self.name, rate, count))
+            for (request, _), count in zip(asked, counts, strict=True)
+        ]
+
     def forget(self) -> None:
         """Forget what this process counted; for tests."""
         self._here = MemoryCounters()
 
-    def _count(self, key: str, rate: Rate) -> tuple[Counters, Count]:
+    def _rate(self) -> Rate | None:
+        rate: Rate | None = getattr(settings, self._setting)
+        return rate
+
+    def _judge(self, request: HttpRequest, standing: Standing) -> RateLimited | None:
+        _note(request, standing)
+        if standing.count.allowed:
+            return None
+        refused(self.name)
+        return RateLimited(standing)
+
+    def _count(self, keys: Sequence[str], rate: Rate) -> tuple[Counters, list[Count]]:
         if settings.REDIS_URL:
             try:
-                count = _in_redis().take(key, rate)
+                counts = _in_redis().take_each(keys, rate)
             except CountersUnavailable as error:
                 if not self._alone:
                     logger.warning("the limit %s counts in each process now: %s", self.name, error)
                 self._alone = True
             else:
                 self._alone = False
-                return _in_redis(), count
-        return self._here, self._here.take(key, rate)
+                return _in_redis(), counts
+        return self._here, self._here.take_each(keys, rate)
 
 
 #: Guesses at a password, by name and address: what a right one took it gives back.

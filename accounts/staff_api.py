@@ -6,7 +6,7 @@ from uuid import UUID
 from ninja import Router, Status
 
 from accounts import schemas, staff_commands
-from accounts.api import StaffJwt
+from accounts.callers import StaffJwt
 from accounts.idempotency import idempotency_key, idempotency_parameter
 from accounts.jwt_auth import ApiRequest
 from eventstore.cause import Cause

@@ -7,7 +7,8 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from ninja import P, QueryEx, Router
 
-from accounts.api import PAGE_DEFAULT, PAGE_MAX, StaffJwt
+from accounts.api import PAGE_DEFAULT, PAGE_MAX
+from accounts.callers import StaffJwt
 from accounts.jwt_auth import ApiRequest
 from audit import proofs, schemas
 from audit.cloudevents import MEDIA_TYPE

@@ -23,9 +23,9 @@ import conversations.api
 import conversations.conversations_api
 import conversations.event_stream
 import privacy.api
+from accounts import callers, staff_commands
 from accounts import commands as account_commands
 from accounts import domain as account_domain
-from accounts import staff_commands
 from accounts.at_once import RETRY_AFTER_SECONDS, TooManyAtOnce
 from accounts.idempotency import InvalidIdempotencyKey
 from accounts.rate_limits import RateLimited
@@ -114,11 +114,9 @@ ANSWERS: Mapping[type[Exception], Answer] = {
     ValidationError: Answer(
         problems.INVALID_INPUT, errors=lambda request, error: _field_errors(error.errors)
     ),
-    accounts.api.NotAuthenticated: Answer(problems.NOT_AUTHENTICATED),
-    accounts.api.InvalidJwt: Answer(
-        problems.NOT_AUTHENTICATED, headers=lambda error: _INVALID_TOKEN
-    ),
-    accounts.api.NotStaff: Answer(problems.STAFF_ONLY),
+    callers.NotAuthenticated: Answer(problems.NOT_AUTHENTICATED),
+    callers.InvalidJwt: Answer(problems.NOT_AUTHENTICATED, headers=lambda error: _INVALID_TOKEN),
+    callers.NotStaff: Answer(problems.STAFF_ONLY),
     RateLimited: Answer(
         problems.TOO_OFTEN,
         detail=lambda error: (
@@ -321,7 +319,7 @@ api = NinjaAPI(
     title="Chatledger",
     version="1",
     description="A chatbot API in which every message and every token is an event in one log.",
-    auth=accounts.api.BearerJwt(),
+    auth=callers.BearerJwt(),
     parser=StrictParser(),
     renderer=FastRenderer(),
     openapi_url=None,

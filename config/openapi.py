@@ -5,7 +5,7 @@ from typing import Any
 
 from ninja import NinjaAPI
 
-from accounts.api import BearerJwt, SenderJwt, StaffJwt
+from accounts.callers import BalanceJwt, BearerJwt, SenderJwt, StaffJwt
 from config.problems import CONTENT_TYPE, ERRORS_MAX, PROBLEMS, RETRY_AFTER_SECONDS, Problem
 
 Document = dict[str, Any]
@@ -22,7 +22,7 @@ TAGS = [
 BODY_STATUSES = ("400", "413", "415", "422")
 #: Ninja names a scheme for its class.
 _STAFF_SCHEME = StaffJwt.__name__
-_SENDER_SCHEME = SenderJwt.__name__
+_OTHER_SCHEMES = (_STAFF_SCHEME, SenderJwt.__name__, BalanceJwt.__name__)
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -32,7 +32,7 @@ def make_document(api: NinjaAPI) -> Document:
     document.pop("servers")
     document["tags"] = TAGS
     # One scheme for the reader: the same JWT in the same header, whoever may use it.
-    for scheme in (_STAFF_SCHEME, _SENDER_SCHEME):
+    for scheme in _OTHER_SCHEMES:
         document["components"]["securitySchemes"].pop(scheme, None)
     for path in document["paths"].values():
         for method in _METHODS:

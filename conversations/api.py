@@ -10,8 +10,8 @@ from django.http.response import HttpResponseBase
 from ninja import Router, Status
 from structlog.contextvars import bind_contextvars
 
-from accounts.api import SenderJwt
 from accounts.at_once import AtOnce, Held
+from accounts.callers import SenderJwt
 from accounts.idempotency import idempotency_key, idempotency_parameter
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, metrics, replies, schemas

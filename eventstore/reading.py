@@ -284,6 +284,14 @@ def id_parameter(value: UUID | str) -> UUID | str:
     return value
 
 
+def any_of(ids: Collection[UUID]) -> tuple[str, list[Any]]:
+    """The end of a condition in plain SQL, "is one of these", and its parameters."""
+    if connection.vendor == "postgresql":
+        # One statement for any number of them, which the server plans once.
+        return "= ANY(%s)", [list(ids)]
+    return f"IN ({', '.join(['%s'] * len(ids))})", [*map(id_parameter, ids)]
+
+
 def _readable(row: tuple[Any, ...]) -> RecordedEvent | UnreadableRow:
     event = RecordedEvent(*row)
     try:

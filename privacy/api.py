@@ -8,9 +8,10 @@ from uuid import UUID
 from django.http import StreamingHttpResponse
 from ninja import Router, Status
 
-from accounts.api import StaffJwt, in_password_thread
+from accounts.api import in_password_thread
 from accounts.api import router as account_router
 from accounts.at_once import AtOnce, Held
+from accounts.callers import StaffJwt
 from accounts.commands import UserNotFound
 from accounts.domain import AccountErased
 from accounts.guesses import claim_of, counted_guess

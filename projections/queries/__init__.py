@@ -5,7 +5,7 @@ A page that would show a parked stream is not shown: it would be wrong without s
 
 from eventstore.reading import max_position
 from projections import positions
-from projections.queries.accounts import UserRow, balance, list_users, registered_at, user
+from projections.queries.accounts import UserRow, balance, balances, list_users, registered_at, user
 from projections.queries.conversations import ConversationRow, conversation, list_conversations
 from projections.queries.entries import ENTRY_MAX, StatementRow, balance_at, statement
 from projections.queries.errors import ReadModelParked, UnknownCursor
@@ -25,6 +25,7 @@ __all__ = [
     "UserRow",
     "balance",
     "balance_at",
+    "balances",
     "conversation",
     "lag",
     "list_conversations",

@@ -209,10 +209,10 @@ def test_a_jwt_that_is_too_long_is_not_even_looked_at(
 ) -> None:
     long = sign(good_claims(alice) | {"filler": "x" * JWT_BYTES_MAX})
 
-    def never(token: str) -> None:
+    def never(token: str, keys: object) -> None:
         raise AssertionError("it was looked at")
 
-    monkeypatch.setattr("accounts.api.authenticate_jwt", never)
+    monkeypatch.setattr("accounts.jwt_auth._decode", never)
     assert_refused(api, long)
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from django.http import HttpRequest
 
-from accounts.api import InvalidJwt, NotAuthenticated, NotStaff, StaffJwt
+from accounts.callers import InvalidJwt, NotAuthenticated, NotStaff, StaffJwt
 from accounts.models import Credential
 from config.docs import openapi_text
 from tests.api.client import Api, User, assert_problem

@@ -36,8 +36,8 @@ def raising(error: Exception) -> Callable[..., Any]:
     [
         ("accounts.commands.register_user", "POST", "/users/register/", CREDENTIALS),
         ("accounts.commands.log_in", "POST", "/users/login/", CREDENTIALS),
-        ("accounts.api.authenticate_jwt", "GET", "/token/", None),
-        ("projections.queries.balance", "GET", "/token/", None),
+        ("accounts.callers.find_callers", "GET", "/token/", None),
+        ("projections.queries.balances", "GET", "/token/", None),
         ("projections.queries.list_users", "GET", "/users/", None),
         ("projections.queries.statement", "GET", "/token/statement/", None),
         ("projections.queries.registered_at", "GET", AT_AN_INSTANT, None),
@@ -120,7 +120,7 @@ def test_a_send_that_cannot_be_stored_is_not_accepted(
 @pytest.mark.parametrize(
     ("query", "path"),
     [
-        ("balance", "/token/"),
+        ("balance", "/users/me/"),
         ("user", "/users/me/"),
         ("list_users", "/users/"),
         ("statement", "/token/statement/"),
@@ -142,7 +142,7 @@ def test_what_is_parked_is_not_shown_and_the_kind_of_the_reason_is_told(
 
 @pytest.mark.parametrize(
     ("query", "path"),
-    [("balance", "/token/"), ("user", "/users/me/"), ("registered_at", AT_AN_INSTANT)],
+    [("balance", "/users/me/"), ("user", "/users/me/"), ("registered_at", AT_AN_INSTANT)],
 )
 def test_what_is_not_shown_yet_is_not_invented(
     api: Api, alice: User, monkeypatch: pytest.MonkeyPatch, query: str, path: str
@@ -151,6 +151,25 @@ def test_what_is_not_shown_yet_is_not_invented(
     answer = api.get(path, alice)
     assert_problem(answer, 503, "read-model-behind")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_balance_that_is_parked_is_not_shown(
+    api: Api, alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parked = ReadModelParked("balances", UUID(alice.id), "ValueError: a secret")
+    found = {UUID(alice.id): parked, UUID(bob.id): 7}
+    monkeypatch.setattr("projections.queries.balances", lambda user_ids: found)
+    problem = assert_problem(api.get("/token/", alice), 503, "read-model-parked")
+    assert "(ValueError)" in problem["detail"]
+    assert "secret" not in problem["detail"]
+    assert api.balance(bob) == 7
+
+
+def test_a_balance_that_is_not_shown_yet_is_not_invented(
+    api: Api, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.queries.balances", lambda user_ids: {})
+    assert_problem(api.get("/token/", alice), 503, "read-model-behind")
 
 
 def test_a_statement_that_is_not_shown_yet_is_not_empty(

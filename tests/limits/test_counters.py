@@ -42,6 +42,14 @@ def test_each_key_has_a_counter_of_its_own(store: Counters, key: str) -> None:
     assert store.take(f"{key}-other", FIVE) == Count(allowed=True, left=4, reset_seconds=60)
 
 
+def test_several_at_once_count_one_after_the_other(store: Counters, key: str) -> None:
+    counts = store.take_each([key, f"{key}-other", *[key] * 5], FIVE)
+
+    assert [count.allowed for count in counts] == [True] * 6 + [False]
+    assert [count.left for count in counts] == [4, 4, 3, 2, 1, 0, 0]
+    assert all(58 <= count.reset_seconds <= 60 for count in counts)
+
+
 def test_what_is_given_back_can_be_taken_again(store: Counters, key: str) -> None:
     for _ in range(5):
         store.take(key, FIVE)

@@ -100,7 +100,7 @@ PAGE = [TALK, 0, POSITION_MAX, 101]
 FROM_THE_MIDDLE = [TALK, LONG // 2, POSITION_MAX, 101]
 TO_THE_MIDDLE = [TALK, 0, LONG // 2, 101]
 QUERIES: dict[str, tuple[str, list[Any]]] = {
-    "balance": (accounts.BALANCE, [ALICE, ALICE]),
+    "balances": (accounts.BALANCES.format("IN (%s, %s)"), [ALICE, BOB, ALICE, BOB]),
     "user": (accounts.USER, [ALICE, ALICE]),
     "users": (accounts.USERS, [0, 100]),
     "more users": (accounts.USERS, [LONG // 2, 100]),
