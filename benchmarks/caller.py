@@ -27,6 +27,10 @@ class Caller:
             urlsplit(self.url).netloc, timeout=TIMEOUT_SECONDS
         )
 
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
     def register(self) -> None:
         """Register and log in."""
         credentials = {"username": self.name, "password": PASSWORD}

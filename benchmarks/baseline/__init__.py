@@ -1,0 +1,1 @@
+"""The same five endpoints without events: what Chatledger is measured against."""
