@@ -4,6 +4,8 @@
 PYTHON ?= python3
 ARGS ?=
 FUZZ_ARGS ?=
+BENCH_ARGS ?=
+PROFILE ?= embedded
 JOBS ?= 2
 
 # What Python has compiled is kept, whatever the shell says: the tests start hundreds of processes.
@@ -20,7 +22,7 @@ SOURCES := accounts audit benchmarks config conversations devstack eventstore ex
 .DEFAULT_GOAL := help
 
 .PHONY: help run test test-embedded test-full faults bank simulation fuzz mutants check lint audit \
-	stack keys lock clean
+	bench bench-quick profile stack keys lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +51,15 @@ mutants: $(DEVELOPMENT) ## take away one guard at a time: the tests have to noti
 
 simulation: $(DEVELOPMENT) ## a million simulated operations (CHATLEDGER_SIMULATION, CHATLEDGER_SEED)
 	$(BIN)/python -m tests.simulation
+
+bench: $(DEVELOPMENT) ## ten minutes: the speed beside a version without events (BENCH_ARGS="--only NAME")
+	@$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
+
+bench-quick: $(DEVELOPMENT) ## the same in two minutes, for mistakes and not for figures
+	@$(BIN)/python -m benchmarks.bench --quick $(BENCH_ARGS)
+
+profile: $(DEVELOPMENT) ## where a process under load spends its time (PROFILE="web --gil")
+	@$(BIN)/python -m benchmarks.profile $(PROFILE)
 
 check: lint test ## what must hold before a commit
 

@@ -22,7 +22,8 @@ from benchmarks.caller import Caller
 from devstack.application import PROJECT, clean_environment
 from devstack.processes import LOOPBACK, Child, free_port, wait_until_ready, why_not_free
 from devstack.services import Postgres
-from tests.stack.services import EmbeddedService, FullService
+from devstack.stack import Stack
+from tests.stack.services import EmbeddedService, FullService, Service
 
 SIGNUP_TOKENS = 1_000_000_000
 MESSAGE_PRICE = 100
@@ -141,7 +142,15 @@ class FullChatledger(_Chatledger):
         return {name: child.pid for name, child in self.service.stack.processes.items()}
 
     def _make(self, folder: Path) -> FullService:
-        return FullService(folder, extra_env=CHATLEDGER_ENVIRONMENT, like=None, **self._options)
+        return _FullService(folder, **self._options)
+
+
+class _FullService(FullService):
+    """The full stack as `make stack` starts it: the tests' own begins with a copy of a database."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.stack = Stack(folder, extra_env=CHATLEDGER_ENVIRONMENT, **options)
+        Service.__init__(self, self.stack)
 
 
 class _Baseline(_InAFolder):
