@@ -6,13 +6,13 @@
 Makes its tables unless they are there, and becomes gunicorn. Every commit is on disk before its
 answer goes out, as in Chatledger. `SIGNUP_TOKENS` is what a new user gets, 4000 unless it says so.
 
-Its best setting, on two cores that it shares with the database and with the clients: two workers,
-of one thread on SQLite and of two on PostgreSQL. Medians of sends a second, 16 and 64 clients, in
-rounds of all in turn:
+Its best setting, on two cores that it shares with the database and with the clients, is two workers
+of one thread on SQLite, of two on PostgreSQL. Medians of sends a second by 16 and 64 clients:
 
-    threads          1           2           4
-    SQLite       950, 930    680, 710        -          (550, 540 with 4 without `one_writer`)
-    PostgreSQL   740, 710    800, 740    660, 640
+    threads                        1           2           4
+    SQLite                     950, 930    680, 710        -
+    SQLite, no `one_writer`    580, 540    520, 500    550, 550
+    PostgreSQL                 740, 710    800, 740    660, 640
 
 `gunicorn_h1c`, gunicorn's parser in C, made no difference, and would have to be compiled.
 """
