@@ -33,8 +33,8 @@ SCENARIOS: dict[str, Scenario] = {
     "embedded": speed.embedded_against_sqlite,
     "hot": speed.hot_account,
 }
-ROUNDS, ROUNDS_QUICK = 7, 2
-TURN_SECONDS, TURN_SECONDS_QUICK = 5.0, 1.0
+ROUNDS, ROUNDS_QUICK = 5, 2
+TURN_SECONDS, TURN_SECONDS_QUICK = 4.0, 1.0
 
 
 def main() -> int:
@@ -101,7 +101,7 @@ def report(
         "scenarios": ", ".join(options.only or SCENARIOS),
         "failed": failed or "none",
     }
-    files = table.write(RESULTS, f"{today}-{machine.commit()}", rows, settings | about)
+    files = table.write(RESULTS, f"{today}-{about['commit']}", rows, settings | about)
     missed = [row.name for row in rows if not row.held]
     print(f"missed: {', '.join(missed) or 'none'}; failed: {', '.join(failed) or 'none'}")
     print("\n".join(str(file) for file in files))

@@ -76,7 +76,7 @@ def hot_account(options: argparse.Namespace) -> list[Row]:
 def in_turn(options: argparse.Namespace, *turns: Turn) -> list[list[Measured]]:
     """Warm each up, then let each run once a round; what each measured in its rounds."""
     for turn in turns:
-        turn.run(WARM_UP_SECONDS)
+        turn.run(min(WARM_UP_SECONDS, options.seconds))
     found: list[list[Measured]] = [[] for _ in turns]
     for _ in range(options.rounds):
         for turn, of_turn in zip(turns, found, strict=True):
