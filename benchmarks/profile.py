@@ -3,7 +3,7 @@
     python -m benchmarks.profile embedded|web|worker|followers|baseline
         [--seconds 10] [--load sends|reads] [--clients 16] [--gil] [--native]
 
-py-spy looks into the process from outside, 250 times a second. Writes `var/profile-<name>.txt`, the
+py-spy looks into the process from outside, 100 times a second and without stopping it. Writes `var/profile-<name>.txt`, the
 functions of each thread by their own and by their cumulative time, and `var/profile-<name>.raw`,
 the stacks themselves, which speedscope.app and flamegraph.pl read. `--gil` counts only who holds
 the interpreter's lock: what keeps others from running. `--native` shows the frames of C as well.
@@ -40,9 +40,19 @@ TARGETS: dict[str, tuple[Callable[[], Contender], str]] = {
 }
 LOADS = {"sends": ("POST", "/send/", '{"message": "hello"}'), "reads": ("GET", "/token/", "")}
 USERS = 64
-SAMPLES_A_SECOND = 250
+SAMPLES_A_SECOND = 100
 WARM_UP_SECONDS = 2.0
 FUNCTIONS_SHOWN = 40
+#: Where threads wait for something to do. py-spy takes many of them for busy; what uvloop itself
+#: does, in C, cannot be told from its waiting.
+WAITING = (
+    "Condition.wait (",
+    "Event.wait (",
+    "Runner.run (asyncio/",
+    "_Keeper._renew (",
+    "_worker (concurrent/",
+    "select (selectors.py",
+)
 #: Threads with less than this of all samples are named and no more.
 THREAD_SHARE_MIN = 0.01
 
@@ -94,7 +104,7 @@ def record(pid: int, raw: Path, options: argparse.Namespace) -> None:
     """Let py-spy look into the process for the time of the options."""
     command = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid)]
     command += ["--duration", str(options.seconds), "--rate", str(SAMPLES_A_SECOND)]
-    command += ["--format", "raw", "--threads", "--function", "--output", str(raw)]
+    command += ["--format", "raw", "--threads", "--function", "--nonblocking", "--output", str(raw)]
     command += [f"--{name}" for name in ("gil", "native") if getattr(options, name)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -105,7 +115,7 @@ def record(pid: int, raw: Path, options: argparse.Namespace) -> None:
 
 
 def summary(stacks: Iterable[str]) -> str:
-    """Threads by their share of the samples, and below each its functions.
+    """Threads by their share of the samples that are no waiting, and below each its functions.
 
     A stack is a line `thread;outermost;…;innermost COUNT`. Shares are of all samples of the
     process, so that those of different threads can be compared.
@@ -116,6 +126,8 @@ def summary(stacks: Iterable[str]) -> str:
     for line in stacks:
         stack, _, count_text = line.rpartition(" ")
         (first, *frames), count = stack.split(";"), int(count_text)
+        if frames and frames[-1].startswith(WAITING):
+            continue
         thread = thread_name(first)
         threads[thread] += count
         own[thread][frames[-1] if frames else "-"] += count
@@ -133,7 +145,7 @@ def summary(stacks: Iterable[str]) -> str:
 
 def thread_name(frame: str) -> str:
     """A thread as a stack begins with it, without its ids: those of one pool go by one name."""
-    name = re.sub(r"^thread \(0x[0-9A-Fa-f]+\):? ?|^thread \d+ \(0x[0-9A-Fa-f]+\):? ?", "", frame)
+    name = re.sub(r"^thread \((0x)?[0-9A-Fa-f]+\):? ?", "", frame)
     return re.sub(r"[-_ ]?\d+(_\d+)*$", "", name) or "main"
 
 

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import dj_database_url
 import django
@@ -102,6 +102,8 @@ from pydantic import BaseModel, ConfigDict, Field  # noqa: E402
 
 
 class User(models.Model):
+    objects: "ClassVar[models.Manager[User]]" = models.Manager()
+
     username = models.CharField(max_length=50, unique=True)
     password = models.CharField(max_length=128)
     tokens = models.BigIntegerField(default=SIGNUP_TOKENS)

@@ -91,12 +91,13 @@ def test_a_load_without_figures_says_why() -> None:
         read_summary("", "unable to connect to 127.0.0.1:1")
 
 
-def test_a_profile_tells_threads_apart_and_counts_a_recursion_once() -> None:
+def test_a_profile_tells_threads_apart_and_leaves_waiting_out() -> None:
     text = summary(
         [
             "thread (0x7F01): MainThread;serve (a.py:1);parse (b.py:2) 6",
             "thread (0x7F02): pool_0;work (c.py:3);work (c.py:3) 3",
             "thread (0x7F03): pool_1;work (c.py:3) 1",
+            "thread (0x7F03): pool_1;_worker (concurrent/futures/thread.py:69) 90",
         ]
     )
     assert "10 samples" in text
@@ -107,4 +108,4 @@ def test_a_profile_tells_threads_apart_and_counts_a_recursion_once() -> None:
 
 def test_a_thread_goes_by_its_name() -> None:
     assert thread_name("thread (0x7F1): ThreadPoolExecutor-0_12") == "ThreadPoolExecutor"
-    assert thread_name("thread (0x7F1): writer") == "writer"
+    assert thread_name("thread (19364): writer") == "writer"
