@@ -3,10 +3,11 @@
     python -m benchmarks.profile embedded|web|worker|followers|baseline
         [--seconds 10] [--load sends|reads] [--clients 16] [--gil] [--native]
 
-py-spy looks into the process from outside, 100 times a second and without stopping it. Writes `var/profile-<name>.txt`, the
-functions of each thread by their own and by their cumulative time, and `var/profile-<name>.raw`,
-the stacks themselves, which speedscope.app and flamegraph.pl read. `--gil` counts only who holds
-the interpreter's lock: what keeps others from running. `--native` shows the frames of C as well.
+py-spy looks into the process from outside, 100 times a second and without stopping it. Writes
+`var/profile-<name>.txt`, the functions of each thread by their own and by their cumulative time,
+and `var/profile-<name>.raw`, the stacks themselves, which speedscope.app and flamegraph.pl read.
+`--gil` counts only who holds the interpreter's lock: what keeps others from running. `--native`
+shows the frames of C as well (and stops the process for each look).
 """
 
 import argparse
@@ -104,7 +105,9 @@ def record(pid: int, raw: Path, options: argparse.Namespace) -> None:
     """Let py-spy look into the process for the time of the options."""
     command = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid)]
     command += ["--duration", str(options.seconds), "--rate", str(SAMPLES_A_SECOND)]
-    command += ["--format", "raw", "--threads", "--function", "--nonblocking", "--output", str(raw)]
+    command += ["--format", "raw", "--threads", "--function", "--output", str(raw)]
+    # The frames of C can be read of a process that stands still alone.
+    command += [] if options.native else ["--nonblocking"]
     command += [f"--{name}" for name in ("gil", "native") if getattr(options, name)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
