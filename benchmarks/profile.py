@@ -3,11 +3,12 @@
     python -m benchmarks.profile embedded|web|worker|followers|baseline
         [--seconds 10] [--load sends|reads] [--clients 16] [--gil] [--native]
 
-py-spy looks into the process from outside, 100 times a second and without stopping it. Writes
-`var/profile-<name>.txt`, the functions of each thread by their own and by their cumulative time,
-and `var/profile-<name>.raw`, the stacks themselves, which speedscope.app and flamegraph.pl read.
-`--gil` counts only who holds the interpreter's lock: what keeps others from running. `--native`
-shows the frames of C as well (and stops the process for each look).
+py-spy looks into the process 100 times a second, and stops it for each look: fewer requests are
+served than without it. Writes `var/profile-<name>.txt`, the functions of each thread by their own
+and by their cumulative time, and `var/profile-<name>.raw`, the stacks themselves, which
+speedscope.app and flamegraph.pl read. Threads without work are left out; one that waits for a lock
+or the database is not. `--gil` counts only who holds the interpreter's lock: what keeps others from
+running. `--native` shows the frames of C as well.
 """
 
 import argparse
@@ -106,8 +107,7 @@ def record(pid: int, raw: Path, options: argparse.Namespace) -> None:
     command = [str(Path(sys.executable).with_name("py-spy")), "record", "--pid", str(pid)]
     command += ["--duration", str(options.seconds), "--rate", str(SAMPLES_A_SECOND)]
     command += ["--format", "raw", "--threads", "--function", "--output", str(raw)]
-    # The frames of C can be read of a process that stands still alone.
-    command += [] if options.native else ["--nonblocking"]
+    # Without `--nonblocking`: that loses most looks at a thread which runs, and shows who waits.
     command += [f"--{name}" for name in ("gil", "native") if getattr(options, name)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
