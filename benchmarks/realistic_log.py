@@ -34,9 +34,13 @@ Row = tuple[Any, ...]
 
 def fill(events: int) -> int:
     """Store so many events in the database of this process's settings; the last position."""
+    return store(islice(Story().rows(), events))
+
+
+def store(rows: Iterator[Row]) -> int:
+    """Store rows of a story, in order; the last position."""
     from django.db import connection
 
-    rows = islice(Story().rows(), events)
     while batch := list(islice(rows, STORED_EVENTS)):
         if connection.vendor == "sqlite":
             _insert(batch)
@@ -71,6 +75,11 @@ class Story:
                 yield from self.grant()
             while len(self.in_flight) > self.dice.randrange(IN_FLIGHT + 1):
                 yield from self.end()
+
+    def rest(self) -> Iterator[Row]:
+        """What is left to be said, so that nothing of the story is pending, wherever it was cut."""
+        while self.in_flight:
+            yield from self.end()
 
     def in_a_hundred(self, times: int) -> bool:
         return self.dice.randrange(100) < times
@@ -115,8 +124,8 @@ class Story:
             "usage_prices": None,
             "deadline_seconds": 90,
         }
-        yield self.row(message, "conversations.MessageSent", said, actor)
         self.in_flight.append((user, conversation, message))
+        yield self.row(message, "conversations.MessageSent", said, actor)
 
     def end(self) -> Iterator[Row]:
         user, conversation, message = self.in_flight.popleft()
