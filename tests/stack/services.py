@@ -124,7 +124,9 @@ class FullService(Service):
         **options: Any,
     ) -> None:
         env = UNLIMITED | dict(extra_env or {})
-        self.stack = stack(folder, extra_env=env, **{"like": migrated(), **options})
+        if "like" not in options:
+            options["like"] = migrated()
+        self.stack = stack(folder, extra_env=env, **options)
         super().__init__(self.stack)
 
     def ledger(self) -> Ledger:
