@@ -21,17 +21,11 @@ from uuid import UUID, uuid4
 import django
 
 from benchmarks.caller import PASSWORD
+from benchmarks.contenders import CHATLEDGER_ENVIRONMENT, MESSAGE_PRICE, SIGNUP_TOKENS
 from devstack.application import COMMANDS, PROJECT, clean_environment, make_keys, run_once
 from devstack.services import start_postgres
 
-#: As shipped, limits and all; only their amounts are those of many users at once.
-AS_SHIPPED = {
-    "RATE_LIMIT_LOGIN": "1000000/second",
-    "RATE_LIMIT_REGISTER": "1000000/second",
-    "RATE_LIMIT_SEND": "1000000/second",
-    "SIGNUP_TOKENS": "1000000000",
-}
-PRICE, DEADLINE_SECONDS = 100, 90
+DEADLINE_SECONDS = 90
 MESSAGE, RESPONSE = "hello", "Hi there! How can I help you today?"
 #: Messages, and users, whose rows share a transaction.
 STORED_MESSAGES, STORED_USERS = 1_000, 2_000
@@ -53,7 +47,7 @@ def fill(profile: str, folder: Path, what: str, *counts: int) -> dict[str, Any]:
 def database(profile: str, folder: Path) -> Iterator[dict[str, str]]:
     """The environment of processes on a folder's database, which runs meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = clean_environment() | make_keys(folder) | AS_SHIPPED
+    environment = clean_environment() | make_keys(folder) | CHATLEDGER_ENVIRONMENT
     environment |= {"VAR_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "config.settings"}
     if profile == "embedded":
         yield environment
@@ -122,13 +116,13 @@ def _converse(user_id: UUID, messages: int) -> None:
         pending: list[Any] = []
         for _ in range(min(STORED_MESSAGES, messages - first)):
             message_id = uuid4()
-            account.debit(PRICE, message_id=message_id)
+            account.debit(MESSAGE_PRICE, message_id=message_id)
             exchange = Exchange.send(
                 message_id,
                 user_id=user_id,
                 conversation_id=conversation_id,
                 message=MESSAGE,
-                price=PRICE,
+                price=MESSAGE_PRICE,
                 deadline_seconds=DEADLINE_SECONDS,
             )
             exchange.respond(RESPONSE, usage=None, attempt=1, model="dummy")
@@ -181,10 +175,9 @@ class _User:
         self.wrapped = nonce + AESGCM(settings.DATA_KEY).encrypt(nonce, secret, self.id.bytes)
 
     def events(self) -> list[Any]:
-        of, amount = str(self.id), int(AS_SHIPPED["SIGNUP_TOKENS"])
-        default = str(self.conversation_id)
+        of, default = str(self.id), str(self.conversation_id)
         registered = {"username": self._username, "default_conversation_id": default}
-        granted = {"amount": amount, "reason": "signup", "grant_id": None}
+        granted = {"amount": SIGNUP_TOKENS, "reason": "signup", "grant_id": None}
         return [
             self._stored(self.claim_id, 1, "UsernameClaimed", {"user_id": of}),
             self._stored(self.id, 1, "UserRegistered", registered, personal="username"),
@@ -201,9 +194,14 @@ class _User:
 
         topic = f"chatledger.accounts.{kind}"
         if personal:
-            place = {"stream_id": stream_id, "version": version, "topic": topic}
             said[personal] = encrypt(
-                said[personal], self._cipher, key_id=self.id, field=personal, **place
+                said[personal],
+                self._cipher,
+                key_id=self.id,
+                stream_id=stream_id,
+                version=version,
+                topic=topic,
+                field=personal,
             )
         return StoredEvent(stream_id, version, topic, msgspec.json.encode(said))
 

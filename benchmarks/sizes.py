@@ -3,16 +3,16 @@
     python -m benchmarks.sizes [--quick] [--profile full|embedded] [conversations log users …]
 
 For each, something large is measured against something small: one client, back to back, one request
-of each in turn, so that both meet the same machine; a median a round. The large and the small conversation are two users' of one service; logs and
-lists of users are two services that are alive at once. Everything is filled beforehand (`fills`),
-read models, snapshots and seals included. At the end the invariants are checked.
+of each in turn, so that both meet the same machine; a median a round. The large and the small
+conversation are two users' of one service; logs and lists of users are two services that are alive
+at once. Everything is filled beforehand (`fills`), read models, snapshots and seals included. At
+the end the invariants are checked.
 """
 
 import argparse
 import http
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,18 +20,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from benchmarks.caller import PASSWORD, Caller
-from benchmarks.fills import AS_SHIPPED, fill
+from benchmarks.contenders import CHATLEDGER_ENVIRONMENT
+from benchmarks.fills import fill
 from benchmarks.table import Row, at_most, head, line, reported
-from devstack.application import PROJECT, Embedded, clean_environment, make_keys
-from devstack.processes import DevstackError
-from devstack.stack import Stack
-from tests.stack.ledger_check import Ledger
+from tests.stack.ledger_check import SELECT, Ledger
+from tests.stack.services import EmbeddedService, FullService
 
-Service = Stack | Embedded
+Service = EmbeddedService | FullService
 Request = Callable[[Caller], None]
 
 ASKED_SEND_RATIO, ASKED_USERS_RATIO = 1.1, 1.2
@@ -42,7 +42,6 @@ USERS = {False: (100_000, 100), True: (10_000, 100)}
 ROUNDS, SAMPLES = {False: 9, True: 5}, {False: 100, True: 40}
 WARM_UP_REQUESTS = 60
 PAGE_USERS = 100
-REST_SECONDS_MAX = 30.0
 #: A comparison with a fresh replay of a longer log takes longer than all that is measured here.
 COMPARED_EVENTS_MAX = 350_000
 
@@ -70,7 +69,7 @@ def conversations(*, quick: bool = False, profile: str = "full") -> list[Row]:
         with serving(profile, Path(folder)) as service:
             callers = [logged_in(service.url, f"sender-{count}") for count in (large, small)]
             a, b = in_turns(send, callers, quick=quick)
-            name = f"send after {large:,} messages against {small:,}, {profile}"
+            name = f"send: {large:,} messages against {small:,}, {profile}"
             row = at_most(name, a, b, ASKED_SEND_RATIO, unit="ms")
             return [judged(row, violations(service))]
 
@@ -84,7 +83,7 @@ def log(*, quick: bool = False, profile: str = "full") -> list[Row]:
             for service, count in zip(services, (large, small), strict=True)
         ]
         a, b = in_turns(send, callers, quick=quick)
-        name = f"send behind {large:,} events against {small:,}, {profile}"
+        name = f"send: {large:,} events against {small:,}, {profile}"
         row = at_most(name, a, b, ASKED_SEND_RATIO, unit="ms")
         found = [
             violation
@@ -110,7 +109,7 @@ def users(*, quick: bool = False, profile: str = "full") -> list[Row]:
             for service, count in zip(services, (large, small), strict=True)
         ]
         a, b = in_turns(read_users, callers, quick=quick)
-        name = f"first page of {large:,} users against {small:,}, {profile}"
+        name = f"page of users: {large:,} against {small:,}, {profile}"
         row = at_most(name, a, b, ASKED_USERS_RATIO, unit="ms")
         found = [violation for service in services for violation in violations(service)]
     return [judged(row, found)]
@@ -124,7 +123,7 @@ SCENARIOS: dict[str, Callable[..., list[Row]]] = {
 @contextmanager
 def beside(
     what: str, profile: str, *counts: int
-) -> Iterator[tuple[list[Service], list[dict[str, float]]]]:
+) -> Iterator[tuple[list[Service], list[dict[str, Any]]]]:
     """Services that are alive at once, each on a fill of its own, and what the fills said."""
     with ExitStack() as exits:
         folders = [
@@ -135,12 +134,17 @@ def beside(
             fill(profile, folder, what, count)
             for folder, count in zip(folders, counts, strict=True)
         ]
-        yield [exits.enter_context(serving(profile, folder)) for folder in folders], filled
+        services = [serving(profile, folder) for folder in folders]
+        for service in services:
+            exits.enter_context(service)
+        yield services, filled
 
 
 def serving(profile: str, folder: Path) -> Service:
     """A profile on the database that a folder holds already."""
-    return {"embedded": Embedded, "full": Stack}[profile](folder, extra_env=AS_SHIPPED)
+    if profile == "embedded":
+        return EmbeddedService(folder, **CHATLEDGER_ENVIRONMENT)
+    return FullService(folder, extra_env=CHATLEDGER_ENVIRONMENT, like=None)
 
 
 def logged_in(url: str, name: str) -> Caller:
@@ -196,59 +200,26 @@ def judged(row: Row, found: Sequence[str]) -> Row:
 def violations(service: Service, *, behind: int = 0) -> list[str]:
     """What the log behind a position, and the read models, break of the invariants at rest.
 
-    Up to that position stands a story with the sizes of a log, but not its balances and times.
+    Up to that position stands a story with the sizes of a log, but not its balances and times. Read
+    models of a log that is longer than the comparison can take are left out.
     """
-    came_to_rest(service)
-    found = Ledger([(row[0] - behind, *row[1:]) for row in queried(service, EVENTS_BEHIND, behind)])
-    ((events,),) = queried(service, "SELECT count(*) FROM eventstore_event WHERE position > {}", 0)
-    if events > COMPARED_EVENTS_MAX:
-        return found.violations()
-    return found.violations() + read_models_differ(service)
+    rows = events_behind(service, behind)
+    found = Ledger([(position - behind, *rest) for position, *rest in rows]).violations()
+    if behind + len(rows) <= COMPARED_EVENTS_MAX:
+        compared = service.run("-m", "tests.stack.compare_read_models")
+        found += compared.stdout.splitlines() or compared.stderr.splitlines()[-1:]
+    return found
 
 
-EVENTS_BEHIND = (
-    "SELECT position, stream_id, version, topic, data, at, request_id FROM eventstore_event"
-    " WHERE position > {} ORDER BY position"
-)
-#: How far the read models are behind the log, for those that are read.
-LAG = (
-    "SELECT (SELECT max(position) FROM eventstore_event WHERE position > {}) - min(place.position)"
-    " FROM projections_position place JOIN projections_pointer pointer"
-    " ON pointer.name = place.name AND pointer.generation = place.generation"
-)
-
-
-def came_to_rest(service: Service) -> None:
-    """Wait until the read models show the whole log."""
-    deadline = time.monotonic() + REST_SECONDS_MAX
-    while queried(service, LAG, 0) != [(0,)]:
-        if time.monotonic() > deadline:
-            raise DevstackError(f"read models are behind after {REST_SECONDS_MAX:.0f} s")
-        time.sleep(0.1)
-
-
-def queried(service: Service, sql: str, number: int) -> list[tuple[object, ...]]:
-    """What plain SQL with one number in it says of a service's database."""
-    if isinstance(service, Stack):
-        with psycopg.connect(service.postgres.url) as postgres:
-            return postgres.execute(sql.format(number)).fetchall()  # type: ignore[arg-type]  # ours
-    file = service.folder / "chatledger.sqlite3"
+def events_behind(service: Service, position: int) -> list[tuple[Any, ...]]:
+    """The log behind a position, by plain SQL."""
+    sql = SELECT.replace(" ORDER BY", f" WHERE position > {position} ORDER BY")
+    if isinstance(service, FullService):
+        with psycopg.connect(service.stack.postgres.url) as postgres:
+            return postgres.execute(sql).fetchall()
+    file = service.process.folder / "chatledger.sqlite3"
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as sqlite:
-        return sqlite.execute(sql.format(number)).fetchall()
-
-
-def read_models_differ(service: Service) -> list[str]:
-    """Each difference of the read models from a fresh replay."""
-    environment = clean_environment() | make_keys(service.folder)
-    environment |= {"VAR_DIR": str(service.folder)}
-    if isinstance(service, Stack):
-        addresses = {"DATABASE_URL": service.postgres.url, "REDIS_URL": service.redis.url}
-        environment |= addresses
-    compare = [sys.executable, "-m", "tests.stack.compare_read_models"]
-    done = subprocess.run(
-        compare, cwd=PROJECT, env=environment, check=False, stdout=subprocess.PIPE, text=True
-    )
-    return done.stdout.splitlines() or ["8: no comparison was made"] * (done.returncode != 0)
+        return sqlite.execute(sql).fetchall()
 
 
 if __name__ == "__main__":
