@@ -61,15 +61,15 @@ def main() -> int:
         print(json.dumps(measure_here(quick=options.quick)))
         return 0
     print(head())
-    found = rows(quick=options.quick)
+    found = rows(options)
     for row in found:
         print(f"{line(row)}\n    {row.note}")
     return 0 if all(row.held for row in found) else 1
 
 
-def rows(*, quick: bool = False) -> list[Row]:
+def rows(options: argparse.Namespace) -> list[Row]:
     """The writer against the database's own limits, on both databases."""
-    return [row for profile in DATABASES for row in measure(profile, quick=quick)]
+    return [row for profile in DATABASES for row in measure(profile, quick=options.quick)]
 
 
 def measure(profile: str, *, quick: bool) -> list[Row]:

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -40,20 +40,22 @@ def main() -> int:
     options = parser.parse_args()
     print(head())
     held = True
-    for row in rows(quick=options.quick):
+    for row in rows(options):
         print(f"{line(row)}  {row.note}".rstrip(), flush=True)
         held &= row.held
     return 0 if held else 1
 
 
-def rows(*, quick: bool = False) -> Iterator[Row]:
+def rows(options: argparse.Namespace) -> list[Row]:
     """Memory and starts, of both profiles."""
+    starts = STARTS[options.quick]
     with EmbeddedChatledger() as embedded:
-        yield from memory(embedded, quick=quick)
-    yield embedded_starts(STARTS[quick])
+        found = memory(embedded, quick=options.quick)
+    found.append(embedded_starts(starts))
     with FullChatledger() as full:
-        yield from memory(full, quick=quick)
-        yield full_starts(full, STARTS[quick])
+        found += memory(full, quick=options.quick)
+        found.append(full_starts(full, starts))
+    return found
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Memory:
         return cls(held["Pss:"] / MIB, held["Rss:"] / MIB)
 
 
-def memory(contender: EmbeddedChatledger | FullChatledger, *, quick: bool) -> Iterator[Row]:
+def memory(contender: EmbeddedChatledger | FullChatledger, *, quick: bool) -> list[Row]:
     """A row for each process: under load against at rest."""
     time.sleep(REST_SECONDS)
     at_rest = memory_now(contender.pids())
@@ -89,6 +91,7 @@ def memory(contender: EmbeddedChatledger | FullChatledger, *, quick: bool) -> It
             time.sleep(SAMPLE_SECONDS)
         measured = running.result()
     faults = contender.violations() + [f"{n} {kind}" for kind, n in measured.failures.items()]
+    found = []
     for name, before in at_rest.items():
         most = max((each[name] for each in samples), key=lambda held: held.pss)
         row = reported(
@@ -98,7 +101,8 @@ def memory(contender: EmbeddedChatledger | FullChatledger, *, quick: bool) -> It
             unit="MiB",
             note=f"PSS; RSS {most.rss:.0f} and {before.rss:.0f} MiB",
         )
-        yield replace(row, held=not faults, note="; ".join([row.note, *faults[:1]]))
+        found.append(replace(row, held=not faults, note="; ".join([row.note, *faults[:1]])))
+    return found
 
 
 def memory_now(pids: dict[str, int]) -> dict[str, Memory]:

@@ -1,11 +1,12 @@
 """One core against two, and a second process of web and worker: what scales out, and what does not.
 
-    python -m benchmarks.scaling [--quick]
+    python -m benchmarks.scaling [--quick] [embedded] [full]
 
 The processes of a service, its databases and the load generator are held to the same core or cores,
-all of them in one running service and in turn. In the full stack a second web process and a second
-worker come in and go again between the rounds. Beside each rate stands what a request takes of the
-processor in each process, since that, and not the rate on two cores, says what more cores would do.
+all of them in one running service and in turn; or each process of the application to one of two.
+In the full stack a second web process and a second worker come in and go again between the rounds.
+Beside each rate stands what a request takes of the processor in each process, since that, and not
+the rate on two cores, says what more cores would do.
 """
 
 import argparse
@@ -13,10 +14,10 @@ import os
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.contenders import EmbeddedChatledger, FullChatledger, descendants
@@ -26,27 +27,37 @@ from benchmarks.table import Row, reported
 from tests.stack.services import FullService
 
 CLIENTS, USERS = 64, 64
-ROUNDS, SECONDS = {False: 5, True: 2}, {False: 5, True: 3}
+ROUNDS, SECONDS = {False: 5, True: 2}, {False: 5, True: 2}
+WARM_UP_SECONDS = 2
 LOADS = {"send": ("POST", "/send/", '{"message": "hello"}'), "balance": ("GET", "/token/", "")}
 ALL_CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How many cores all share, and how many processes of web and worker are there."""
+    """How many cores all share, and how many processes of web and worker are there.
+
+    `apart`: of two cores each process of the application keeps to one; the databases and the load
+    have both.
+    """
 
     cores: int
     webs: int = 1
     workers: int = 1
+    apart: bool = False
 
     def __str__(self) -> str:
-        cores = "1 core " if self.cores == 1 else f"{self.cores} cores"
-        return f"{cores}, {self.webs} web, {self.workers} worker"
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        each = ", one a process" if self.apart else ""
+        return f"{cores}{each}, {self.webs} web, {self.workers} worker"
 
 
 ONE, TWO = Setup(1), Setup(2)
-EMBEDDED = (ONE, TWO)
-FULL = (ONE, TWO, Setup(2, webs=2), Setup(2, workers=2), Setup(2, webs=2, workers=2))
+APART = Setup(2, apart=True)
+EMBEDDED = (ONE, TWO, APART)
+FULL = (ONE, TWO, APART, Setup(2, webs=2), Setup(2, workers=2), Setup(2, webs=2, workers=2))
+#: The core that the first process of a kind keeps to, where each keeps to one.
+CORE_APART = {"serve": 0, "web": 0, "worker": 1, "followers": 1}
 
 
 @dataclass
@@ -63,37 +74,44 @@ Found = Mapping[tuple[Setup, str], Figures]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="embedded, full")
     options = parser.parse_args()
     if len(ALL_CORES) < 2:
         print("this takes two cores")
         return 1
     faults = []
-    for contender, setups in ((EmbeddedChatledger(), EMBEDDED), (FullChatledger(**BOTH), FULL)):
+    for name in options.names or CONTENDERS:
+        contender, setups = CONTENDERS[name]()
         with contender:
-            found = measure(contender, setups, quick=options.quick)
-            show(contender.name, found)
+            show(contender.name, measure(contender, setups, quick=options.quick))
             faults += contender.violations()
     print("\n".join(faults) or "no violations")
     return 1 if faults else 0
 
 
-#: Options of the stack in which everything runs that a setup may ask for.
-BOTH = {"webs": 2, "workers": 2}
-
-
-def rows(*, quick: bool = False) -> list[Row]:
+def rows(options: argparse.Namespace) -> list[Row]:
     """The experiment as rows: two cores against one, two processes against one."""
     made = []
-    for contender, setups in ((EmbeddedChatledger(), EMBEDDED), (FullChatledger(**BOTH), FULL)):
+    for make in CONTENDERS.values():
+        contender, setups = make()
         with contender:
-            found = measure(contender, setups, quick=quick)
+            found = measure(contender, setups, quick=options.quick)
+            faults = contender.violations()
         for what in LOADS:
             for setup in setups[1:]:
                 other = ONE if setup == TWO else TWO
                 name = f"{what}, {contender.name}: {setup} against {other}"
                 a, b = found[setup, what].rates, found[other, what].rates
-                made.append(reported(name, a, b, unit="/s"))
+                row = reported(name, a, b, unit="/s", note="; ".join(faults[:1]))
+                made.append(replace(row, held=not faults))
     return made
+
+
+CONTENDERS: dict[str, Callable[[], tuple[EmbeddedChatledger | FullChatledger, Sequence[Setup]]]] = {
+    "embedded": lambda: (EmbeddedChatledger(), EMBEDDED),
+    # Everything runs in it that a setup may ask for.
+    "full": lambda: (FullChatledger(webs=2, workers=2), FULL),
+}
 
 
 def measure(
@@ -102,15 +120,16 @@ def measure(
     """Rounds of each setup and load in turn."""
     jwts = contender.jwts(USERS)
     found: defaultdict[tuple[Setup, str], Figures] = defaultdict(Figures)
-    for number in range(ROUNDS[quick] + 1):
+    loads = {what: Load(*request, jwts) for what, request in LOADS.items()}
+    with set_up(contender, setups[-1]) as urls:
+        for load in loads.values():
+            run(load, urls, WARM_UP_SECONDS)
+    for _ in range(ROUNDS[quick]):
         for setup in setups:
             with set_up(contender, setup) as urls:
-                for what, (method, path, body) in LOADS.items():
-                    load = Load(method, path, body, jwts)
+                for what, load in loads.items():
                     before = cpu_seconds(contender)
                     measured = run(load, urls, SECONDS[quick])
-                    if number == 0:
-                        continue  # it warms up
                     note(found[setup, what], measured, cpu_seconds(contender), before)
     return found
 
@@ -141,14 +160,14 @@ def set_up(contender: EmbeddedChatledger | FullChatledger, setup: Setup) -> Iter
     """Let the service be as the setup says; the addresses that take requests."""
     service = contender.service
     if not isinstance(service, FullService):
-        with held_to(setup.cores):
+        with held_to(setup, contender):
             yield [contender.url]
         return
     stack, away = service.stack, [] if setup.workers > 1 else ["worker-2"]
     for name in away:
         stack.processes[name].stop()
     try:
-        with held_to(setup.cores):
+        with held_to(setup, contender):
             yield stack.urls[: setup.webs]
     finally:
         for name in away:
@@ -156,20 +175,24 @@ def set_up(contender: EmbeddedChatledger | FullChatledger, setup: Setup) -> Iter
 
 
 @contextmanager
-def held_to(cores: int) -> Iterator[None]:
-    """Hold every thread of this process and of all that it has started to so many cores."""
+def held_to(setup: Setup, contender: EmbeddedChatledger | FullChatledger) -> Iterator[None]:
+    """Hold every thread of this process and of all that it has started to the setup's cores."""
     try:
-        _hold(ALL_CORES[:cores])
+        _hold(os.getpid(), ALL_CORES[: setup.cores])
+        if setup.apart:
+            for name, pid in contender.pids().items():
+                if (core := CORE_APART.get(name.partition("-")[0])) is not None:
+                    _hold(pid, [ALL_CORES[core]])
         yield
     finally:
-        _hold(ALL_CORES)
+        _hold(os.getpid(), ALL_CORES)
 
 
-def _hold(cores: Sequence[int]) -> None:
-    for pid in (os.getpid(), *descendants(os.getpid())):
+def _hold(pid: int, cores: Sequence[int]) -> None:
+    for each in (pid, *descendants(pid)):
         # Threads come and go; a new one is held as the one that started it.
         with suppress(FileNotFoundError, ProcessLookupError):
-            for task in Path(f"/proc/{pid}/task").iterdir():
+            for task in Path(f"/proc/{each}/task").iterdir():
                 with suppress(ProcessLookupError):
                     os.sched_setaffinity(int(task.name), cores)
 

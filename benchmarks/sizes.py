@@ -55,34 +55,34 @@ def main() -> int:
     print(head())
     held = True
     for name in options.names or SCENARIOS:
-        for row in SCENARIOS[name](quick=options.quick, profile=options.profile):
+        for row in SCENARIOS[name](options, options.profile):
             print(f"{line(row)}  {row.note}".rstrip(), flush=True)
             held &= row.held
     return 0 if held else 1
 
 
-def conversations(*, quick: bool = False, profile: str = "full") -> list[Row]:
+def conversations(options: argparse.Namespace, profile: str = "full") -> list[Row]:
     """A send of a user who has sent much in one conversation against one who has not."""
-    large, small = MESSAGES[quick]
+    large, small = MESSAGES[options.quick]
     with tempfile.TemporaryDirectory(prefix="chatledger-") as folder:
         fill(profile, Path(folder), "conversations", small, large)
         with serving(profile, Path(folder)) as service:
             callers = [logged_in(service.url, f"sender-{count}") for count in (large, small)]
-            a, b = in_turns(send, callers, quick=quick)
+            a, b = in_turns(send, callers, quick=options.quick)
             name = f"send: {large:,} messages against {small:,}, {profile}"
             row = at_most(name, a, b, ASKED_SEND_RATIO, unit="ms")
             return [judged(row, violations(service))]
 
 
-def log(*, quick: bool = False, profile: str = "full") -> list[Row]:
+def log(options: argparse.Namespace, profile: str = "full") -> list[Row]:
     """A send where the log is long against one where it is short; the replay of the long one."""
-    large, small = EVENTS[quick]
+    large, small = EVENTS[options.quick]
     with beside("log", profile, large, small) as (services, filled):
         callers = [
             logged_in(service.url, f"sender-{count}")
             for service, count in zip(services, (large, small), strict=True)
         ]
-        a, b = in_turns(send, callers, quick=quick)
+        a, b = in_turns(send, callers, quick=options.quick)
         name = f"send: {large:,} events against {small:,}, {profile}"
         row = at_most(name, a, b, ASKED_SEND_RATIO, unit="ms")
         found = [
@@ -100,15 +100,15 @@ def log(*, quick: bool = False, profile: str = "full") -> list[Row]:
     return [judged(row, found), replay]
 
 
-def users(*, quick: bool = False, profile: str = "full") -> list[Row]:
+def users(options: argparse.Namespace, profile: str = "full") -> list[Row]:
     """The first page of all users where there are many against one where there are few."""
-    large, small = USERS[quick]
+    large, small = USERS[options.quick]
     with beside("users", profile, large, small) as (services, _):
         callers = [
             logged_in(service.url, f"sender-{count}")
             for service, count in zip(services, (large, small), strict=True)
         ]
-        a, b = in_turns(read_users, callers, quick=quick)
+        a, b = in_turns(read_users, callers, quick=options.quick)
         name = f"page of users: {large:,} against {small:,}, {profile}"
         row = at_most(name, a, b, ASKED_USERS_RATIO, unit="ms")
         found = [violation for service in services for violation in violations(service)]
