@@ -13,13 +13,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.contenders import MIB, EmbeddedChatledger, FullChatledger, descendants
+from benchmarks.contenders import MIB, EmbeddedChatledger, FullChatledger
 from benchmarks.load import Load
 from benchmarks.table import Row, head, line, reported
 from devstack.application import COMMANDS, Embedded
@@ -68,7 +68,7 @@ class Memory:
     @classmethod
     def of(cls, pid: int) -> "Memory":
         held = {"Pss:": 0, "Rss:": 0}
-        for each in (pid, *descendants(pid)):
+        for each in family(pid):
             # One that has ended since holds nothing.
             with suppress(FileNotFoundError, ProcessLookupError):
                 for text in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()[1:]:
@@ -76,6 +76,16 @@ class Memory:
                     if name in held:
                         held[name] += int(kib) * 1024
         return cls(held["Pss:"] / MIB, held["Rss:"] / MIB)
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all below it; those that end meanwhile are left out."""
+    yield pid
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                for child in (task / "children").read_text().split():
+                    yield from family(int(child))
 
 
 def memory(contender: EmbeddedChatledger | FullChatledger, *, quick: bool) -> list[Row]:

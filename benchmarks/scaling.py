@@ -20,8 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.contenders import EmbeddedChatledger, FullChatledger, descendants
+from benchmarks.contenders import EmbeddedChatledger, FullChatledger
 from benchmarks.load import Load, Measured
+from benchmarks.processes import family
 from benchmarks.streaming_stack import used
 from benchmarks.table import Row, reported
 from tests.stack.services import FullService
@@ -144,8 +145,8 @@ def note(
         assert not each.failures, each.failures
     requests = sum(each.requests for each in measured)
     figures.rates.append(sum(each.rate for each in measured))
-    for name, seconds in after.items():
-        figures.cpu_ms[name].append((seconds - before.get(name, 0.0)) * 1000 / requests)
+    for name in before.keys() & after.keys():
+        figures.cpu_ms[name].append((after[name] - before[name]) * 1000 / requests)
 
 
 def run(load: Load, urls: Sequence[str], seconds: float) -> list[Measured]:
@@ -189,7 +190,7 @@ def held_to(setup: Setup, contender: EmbeddedChatledger | FullChatledger) -> Ite
 
 
 def _hold(pid: int, cores: Sequence[int]) -> None:
-    for each in (pid, *descendants(pid)):
+    for each in family(pid):
         # Threads come and go; a new one is held as the one that started it.
         with suppress(FileNotFoundError, ProcessLookupError):
             for task in Path(f"/proc/{each}/task").iterdir():
@@ -217,7 +218,7 @@ def show(name: str, found: Found) -> None:
             rate = statistics.median(figures.rates)
             spread = f"{min(figures.rates):,.0f}..{max(figures.rates):,.0f}"
             cpu = {each: statistics.median(ms) for each, ms in figures.cpu_ms.items()}
-            parts = ", ".join(f"{each} {ms:.2f}" for each, ms in cpu.items())
+            parts = ", ".join(f"{each} {ms:.2f}" for each, ms in sorted(cpu.items()))
             print(
                 f"  {setup}: {rate:6,.0f}/s ({spread}); CPU {sum(cpu.values()):.2f} ms"
                 f" a request: {parts}",
