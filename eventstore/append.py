@@ -125,8 +125,9 @@ def _append_postgres(groups: Sequence[Sequence[Row]], *, announced: bool) -> Seq
     rows = [(number, *row) for number, group in enumerate(groups, 1) for row in group]
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT chatledger_append(%s::int[], %s::uuid[], %s::int[], %s::text[], %s::bytea[],"
-            " %s::uuid[], %s::text[], %s::text[], %s::uuid[], %s)",
+            # In binary, which psycopg writes in C; as text it would write each array in Python.
+            "SELECT chatledger_append(%b::int[], %b::uuid[], %b::int[], %b::text[], %b::bytea[],"
+            " %b::uuid[], %b::text[], %b::text[], %b::uuid[], %s)",
             [
                 [number for number, _, _ in rows],
                 [event.originator_id for _, event, _ in rows],
