@@ -1,6 +1,7 @@
 """The ASGI application: Django for requests, and a lifespan that runs the process's other parts."""
 
 import asyncio
+import functools
 import io
 import logging
 import os
@@ -9,15 +10,18 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
+from inspect import iscoroutinefunction
 from typing import Any
 from urllib.parse import quote
 
 import django
 from django.conf import settings
-from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBadRequest, HttpResponseBase
-from django.urls import set_script_prefix
+from django.urls import ResolverMatch, get_resolver
+from django.utils.log import log_response
 
 from config.metrics.requests import STREAMS, count_request
 
@@ -36,8 +40,13 @@ class Requests(ASGIHandler):
     """Django's handler without what costs it three quarters of a small request's time.
 
     No signals through threads and no thread to close a response: connections that have become
-    unusable are `eventstore.database`'s to drop. A body is read to its limit and no further.
+    unusable are `eventstore.database`'s to drop. A body is read to its limit and no further. The
+    service stands at the root of its host, so no prefix of paths is set and reset a request.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fixed_routes: dict[str, ResolverMatch] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Taken before the body: uvicorn adds a chunked body's trailers to the same list later, and
@@ -52,7 +61,6 @@ class Requests(ASGIHandler):
             # Raw bytes have no place in a query; quoted, they are a value like any other.
             quoted = quote(scope["query_string"], safe=string.punctuation)
             scope = {**scope, "query_string": quoted.encode()}
-        set_script_prefix(get_script_prefix(scope))
         request, refusal = self.create_request(scope, io.BytesIO(body))
         if request is None:
             await self.send_response(refusal or HttpResponseBadRequest(), send)
@@ -69,6 +77,42 @@ class Requests(ASGIHandler):
         else:
             await self.send_response(response, send)
 
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer; an answer that is no success is logged here and not in a thread."""
+        chain: Any = self._middleware_chain
+        response: HttpResponseBase = await chain(request)
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            log_response(
+                "%s: %s", response.reason_phrase, request.path, response=response, request=request
+            )
+        return response
+
+    async def _get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        match = self.resolve_request(request)
+        if not _is_async(match.func):
+            # A view of Django's that may block. None of ours is one.
+            return await super()._get_response_async(request)  # type: ignore[misc,no-any-return]  # not in the stubs
+        # There are no other kinds of middleware, transactions a request or lazy templates here.
+        response: HttpResponseBase = await match.func(request, *match.args, **match.kwargs)
+        return response
+
+    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
+        """Return the route; one without a parameter is looked for once, not at every request."""
+        match = self._fixed_routes.get(request.path_info)
+        if match is None:
+            match = get_resolver().resolve(request.path_info)
+            # What is no address has the empty route too: of those there is no end.
+            if match.route and not match.captured_kwargs and not match.args:
+                self._fixed_routes[request.path_info] = match
+        request.resolver_match = match
+        return match
+
+    async def send_response(self, response: HttpResponseBase, send: Send) -> None:
+        """Send an answer that is there as a whole; no answer here sets a cookie."""
+        await send(_head(response))
+        content = response.content  # type: ignore[attr-defined]  # a stream is sent by `_stream`
+        await send({"type": "http.response.body", "body": content, "more_body": False})
+
     async def _answer_stopping(self, scope: Scope, send: Send) -> None:
         """Say that this process stops, to who has not finished its request."""
         from config import problems
@@ -83,14 +127,23 @@ class Requests(ASGIHandler):
         await self.send_response(answer or HttpResponseBadRequest(), send)
 
 
+def _head(response: HttpResponseBase) -> Message:
+    head = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
+    return {"type": "http.response.start", "status": response.status_code, "headers": head}
+
+
+@functools.cache
+def _is_async(view: Callable[..., Any]) -> bool:
+    return iscoroutinefunction(view)
+
+
 async def _stream(
     response: StreamingHttpResponse, receive: Receive, send: Send, *, headers_only: bool
 ) -> None:
     """Send what comes until it ends, or until the client has gone."""
     from conversations.accept import EVENT_STREAM
 
-    head = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": head})
+    await send(_head(response))
     is_event_stream = response.get("Content-Type") == EVENT_STREAM
     # Django's own wrapper around it cannot be closed at once.
     parts: Any = response._iterator  # type: ignore[attr-defined]  # noqa: SLF001

@@ -220,6 +220,8 @@ LOGGING = {
         # A client's mistake is in its answer, not in the log.
         "django.request": {"level": max(_LEVEL, logging.ERROR), "filters": ["on_purpose"]},
         "uvicorn": {"handlers": [], "level": max(_LEVEL, logging.WARNING), "propagate": True},
+        # Without a handler uvicorn does not even put together a line for each request.
+        "uvicorn.access": {"handlers": [], "propagate": False},
         "asyncio": {"level": max(_LEVEL, logging.WARNING)},
         # Each has a line or more for every request, and openai's would hold what users say.
         "httpcore2": {"level": max(_LEVEL, logging.WARNING)},

@@ -232,3 +232,28 @@ def test_only_the_head_of_a_stream_goes_to_who_asks_for_no_more() -> None:
         assert connection.bodies == [(b"", False)]
 
     asyncio.run(story())
+
+
+def test_what_is_remembered_of_routes_has_an_end() -> None:
+    """An address that is none is looked for again each time, as is one with a parameter."""
+    requests = Requests()
+
+    async def ask(path: str) -> int:
+        sent: list[Mapping[str, Any]] = []
+
+        async def receive() -> Mapping[str, Any]:
+            return {"type": "http.request"}
+
+        async def send(message: Mapping[str, Any]) -> None:
+            sent.append(message)
+
+        await requests(scope(path, "GET"), receive, send)
+        status: int = sent[0]["status"]
+        return status
+
+    for _ in range(2):
+        assert asyncio.run(ask("/livez/")) == 200
+        assert asyncio.run(ask("/livez/x")) == 404
+        assert asyncio.run(ask("/problems/not-found/")) == 200
+        assert asyncio.run(ask("/problems/nowhere/")) == 404
+    assert set(requests._fixed_routes) == {"/livez/"}
