@@ -79,13 +79,13 @@ class Requests(ASGIHandler):
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         """Answer; an answer that is no success is logged here and not in a thread."""
-        chain: Any = self._middleware_chain
-        response: HttpResponseBase = await chain(request)
+        response: Any = await self._middleware_chain(request)  # type: ignore[attr-defined]  # not in the stubs
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             log_response(
                 "%s: %s", response.reason_phrase, request.path, response=response, request=request
             )
-        return response
+        answer: HttpResponseBase = response
+        return answer
 
     async def _get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         match = self.resolve_request(request)
@@ -102,7 +102,7 @@ class Requests(ASGIHandler):
         if match is None:
             match = get_resolver().resolve(request.path_info)
             # What is no address has the empty route too: of those there is no end.
-            if match.route and not match.captured_kwargs and not match.args:
+            if match.route and not match.kwargs and not match.args:
                 self._fixed_routes[request.path_info] = match
         request.resolver_match = match
         return match

@@ -86,7 +86,7 @@ def test_what_nobody_foresaw_is_a_problem_that_tells_nothing(
     def broken(*args: object) -> None:
         raise ZeroDivisionError("a secret of ours")
 
-    monkeypatch.setattr("projections.queries.balance", broken)
+    monkeypatch.setattr("projections.queries.balances", broken)
     with caplog.at_level(logging.ERROR):
         answer = api.http.get("/token/", headers={**alice.headers, "X-Request-ID": "of-alice"})
     problem = assert_problem(answer, 500, "internal-error")
