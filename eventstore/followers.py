@@ -22,9 +22,11 @@ logger = logging.getLogger(__name__)
 
 #: The longest a follower sleeps while nothing is announced.
 IDLE_SECONDS = 1.0
-#: How long one waits for more where events come faster than it steps: what a step costs is then
-#: shared by more of them. Who comes alone does not wait.
+#: How long one waits for more when events come faster than it steps, so that more of them share
+#: what a step costs, and how many have to come during a step for that: those of two sends. Who
+#: sends alone never waits.
 GATHER_SECONDS = 0.005
+GATHER_EVENTS_MIN = 5
 #: How often one asks for a lease that another process holds.
 ASK_SECONDS = 0.2
 #: How long one that has failed leaves it to others: they ask meanwhile.
@@ -110,7 +112,7 @@ class _Loop:
         """Wait for the next step, after one that began when `seen` was the end of the log."""
         if not self.woken:
             self.stop.wait(IDLE_SECONDS)
-        elif appended.value > seen:
+        elif appended.value >= seen + GATHER_EVENTS_MIN:
             self.stop.wait(GATHER_SECONDS)
         else:
             appended.wait(seen + 1, IDLE_SECONDS)

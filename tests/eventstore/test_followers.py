@@ -9,6 +9,7 @@ import pytest
 from django.db import OperationalError
 
 from eventstore import followers
+from eventstore.followers import GATHER_EVENTS_MIN
 from eventstore.leases import LEASE_SECONDS, MemoryLeases
 from eventstore.marker import Marker
 
@@ -85,36 +86,47 @@ def test_who_looks_by_the_clock_is_woken_by_no_append(
         log.advance(position)
         wait_until_steps(woken, steps + 1)
     assert looking.steps == 1
+    stop.set()
+    log.advance(4)
 
 
-def test_what_comes_while_one_steps_is_gathered_for_the_next_step(
-    stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+class Busy(Counting):
+    """While it steps for the first time, so many events are appended; one more right after that."""
+
+    def __init__(self, log: Marker, events: int) -> None:
+        super().__init__()
+        self.began: list[float] = []
+        self._log, self._events = log, events
+
+    def step(self) -> bool:
+        if not self.began:
+            self._log.advance(self._events)
+            threading.Timer(0.05, self._log.advance, [self._events + 1]).start()
+        self.began.append(time.monotonic())
+        return super().step()
+
+
+@pytest.mark.parametrize(("events", "is_gathered"), [(GATHER_EVENTS_MIN, True), (4, False)])
+def test_many_that_come_while_one_steps_wait_for_more(
+    stop: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    events: int,
+    is_gathered: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
-    monkeypatch.setattr(followers, "IDLE_SECONDS", 60)
-    monkeypatch.setattr(followers, "GATHER_SECONDS", 0.3)
+    monkeypatch.setattr(followers, "IDLE_SECONDS", 3)
+    monkeypatch.setattr(followers, "GATHER_SECONDS", 0.5)
     monkeypatch.setattr(followers, "appended", log := Marker())
-
-    class Busy(Counting):
-        """While it steps for the first time, something is appended; and more right after that."""
-
-        def step(self) -> bool:
-            if self.steps == 0:
-                log.advance(1)
-                threading.Timer(0.05, log.advance, [2]).start()
-            began.append(time.monotonic())
-            return super().step()
-
-    began: list[float] = []
-    busy = Busy()
+    busy = Busy(log, events)
     followers.run([busy], stop)
-    wait_until_steps(busy, 2)
-    assert log.value == 2
-    assert began[1] - began[0] >= 0.3
-    log.advance(3)
-    appended_at = time.monotonic()
-    wait_until_steps(busy, 3)
-    assert began[2] - appended_at < 0.2  # alone, so at once
-    assert busy.steps == 3
+    wait_until_steps(busy, 2 if is_gathered else 3)
+    assert (busy.began[1] - busy.began[0] >= 0.5) is is_gathered
+    assert log.value == events + 1
+    steps, appended_at = busy.steps, time.monotonic()
+    log.advance(events + 2)
+    wait_until_steps(busy, steps + 1)
+    assert busy.began[-1] - appended_at < 0.5  # alone, so at once
+    stop.set()
+    log.advance(events + 3)
 
 
 def test_one_that_fails_alone_goes_on_trying(stop: threading.Event) -> None:
