@@ -325,20 +325,20 @@ ACCESS = (
     Mutant(
         "a JWT ends with its epoch",
         "accounts/jwt_auth.py",
-        "    if row is None or not row[1] or row[0] != login.epoch:\n",
-        "    if row is None or not row[1]:\n",
+        "    return Caller(login.user_id, role) if active and epoch == login.epoch else None\n",
+        "    return Caller(login.user_id, role) if active else None\n",
         ("tests/api/test_logout.py", "tests/api/test_password.py"),
     ),
     Mutant(
         "a JWT expires though it was believed before",
         "accounts/jwt_auth.py",
-        "    if login.expires_at <= time.time():\n",
-        "    if login.expires_at <= 0:\n",
+        "    return None if login.expires_at <= time.time() else login\n",
+        "    return None if login.expires_at <= 0 else login\n",
         ("tests/api/test_jwt.py",),
     ),
     Mutant(
         "staff only",
-        "accounts/api.py",
+        "accounts/callers.py",
         "        if caller.role != STAFF:\n",
         "        if not caller.role:\n",
         ("tests/api/test_staff_only.py",),
@@ -381,8 +381,8 @@ ACCESS = (
     Mutant(
         "a limit allows so many and no more",
         "accounts/rate_limits.py",
-        "        if not count.allowed:\n",
-        "        if count is None:\n",
+        "        if standing.count.allowed:\n",
+        "        if standing.count is not None:\n",
         ("tests/api/test_rate_limits.py",),
     ),
     Mutant(
