@@ -59,9 +59,14 @@ class _Line(Generic[Q, A]):
     def ask(self, question: Q) -> "asyncio.Future[A]":
         answer: asyncio.Future[A] = self.loop.create_future()
         self._waiting.append((question, answer))
-        if self._awaited is None:
-            self._begin()
+        if self._awaited is None and len(self._waiting) == 1:
+            # Not at once: who asks in the same turn of the loop shares the read.
+            self.loop.call_soon(self._begin_unless_begun)
         return answer
+
+    def _begin_unless_begun(self) -> None:
+        if self._awaited is None and self._waiting:
+            self._begin()
 
     def _begin(self) -> None:
         count = min(len(self._waiting), BATCH_MAX)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -41,6 +42,10 @@ R = TypeVar("R")
 BATCH_MAX = 128
 QUEUED_MAX = 10_000
 
+#: How often, and how long each time, a batch waits for as many commands as the one before it had.
+GATHER_LOOKS = 3
+GATHER_LOOK_SECONDS = 0.001
+
 #: How long a thread waits for its command before it calls the database unavailable.
 COMMIT_TIMEOUT_SECONDS = 10.0
 
@@ -54,7 +59,7 @@ class SharedWriter:
     """
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[Command[Any]] = queue.Queue(QUEUED_MAX)
+        self._queue: queue.SimpleQueue[Command[Any]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -68,11 +73,10 @@ class SharedWriter:
 
         Raises `StoreUnavailable` when too many wait.
         """
+        if self._queue.qsize() >= QUEUED_MAX:
+            raise StoreUnavailable("too many commands wait for the database")
         self._ensure_thread()
-        try:
-            self._queue.put_nowait(command)
-        except queue.Full:
-            raise StoreUnavailable("too many commands wait for the database") from None
+        self._queue.put(command)
 
     def carry_out(self, batch: "Sequence[Command[Any]]") -> "list[Command[Any]]":
         """Decide and commit a batch in this thread; returns those to be decided again."""
@@ -94,13 +98,27 @@ class SharedWriter:
                     self._thread.start()
 
     def _run(self) -> None:
-        batch: list[Command[Any]] = []
+        again: list[Command[Any]] = []
+        before = 1
         while True:
-            batch = batch or [self._queue.get()]
-            with suppress(queue.Empty):
-                while len(batch) < BATCH_MAX:
-                    batch.append(self._queue.get_nowait())
-            batch = self.carry_out(batch)
+            batch = again or [self._queue.get()]
+            self._gather(batch, before)
+            before = len(batch)
+            again = self.carry_out(batch)
+
+    def _gather(self, batch: "list[Command[Any]]", before: int) -> None:
+        """Add those that wait; when fewer do than came together before, wait a moment for them.
+
+        So callers whose commands were answered together, and who are about to send the next, keep
+        sharing a commit, and all that comes after it. Who sends alone never waits.
+        """
+        for _ in range(GATHER_LOOKS):
+            if len(batch) + self._queue.qsize() >= before:
+                break
+            time.sleep(GATHER_LOOK_SECONDS)
+        with suppress(queue.Empty):
+            while len(batch) < BATCH_MAX:
+                batch.append(self._queue.get_nowait())
 
 
 class Command(Generic[R]):
