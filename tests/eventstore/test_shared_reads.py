@@ -119,13 +119,23 @@ def test_an_error_of_the_read_is_everybodys_and_the_next_read_is_tried() -> None
     reads = SharedReads(read)
 
     async def story() -> list[Any]:
-        return list(
-            await asyncio.gather(*(reads.ask(each) for each in (1, 2)), return_exceptions=True)
-        )
+        both = (reads.ask(each) for each in (1, 2))
+        return [*await asyncio.gather(*both, return_exceptions=True), await reads.ask(3)]
 
-    first, second = asyncio.run(story())
+    first, second, third = asyncio.run(story())
     assert isinstance(first, StoreUnavailable)
-    assert second == 2
+    assert isinstance(second, StoreUnavailable)
+    assert third == 3
+
+
+def test_who_asks_in_the_same_turn_of_the_loop_shares_a_read(reading: Reading) -> None:
+    reads = SharedReads(reading)
+
+    async def story() -> list[int]:
+        return list(await asyncio.gather(*(reads.ask(number) for number in (1, 2, 3))))
+
+    assert asyncio.run(story()) == [10, 20, 30]
+    assert reading.asked == [[1, 2, 3]]
 
 
 def test_behind_a_slow_read_nobody_waits_for_long(
@@ -134,22 +144,25 @@ def test_behind_a_slow_read_nobody_waits_for_long(
     monkeypatch.setattr(shared_reads, "PATIENCE_SECONDS", 0.01)
     slow = threading.Event()
 
-    def read(questions: Batch) -> Batch:
+    def read(questions: Batch) -> list[int | Exception]:
+        answers = reading(questions)
         if 1 in questions:
             assert slow.wait(10)
-        return questions
+        return answers
 
     reads = SharedReads(read)
 
     async def story() -> None:
-        first, second = begun(reads.ask(1), reads.ask(2))
+        (first,) = begun(reads.ask(1))
+        await until_read(reading, 1)
+        (second,) = begun(reads.ask(2))
         try:
             async with asyncio.timeout(5):
-                assert await second == 2
+                assert await second == 20
             assert not first.done()
         finally:
             slow.set()
-        assert await first == 1
+        assert await first == 10
 
     asyncio.run(story())
 
