@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import machine, speed, table
+from benchmarks import appends, machine, processes, sizes, speed, table
 from benchmarks.load import LoadError, find_wrk
 from benchmarks.table import Row
 from devstack.processes import DevstackError
@@ -32,6 +32,11 @@ SCENARIOS: dict[str, Scenario] = {
     "full": speed.full_against_postgres,
     "embedded": speed.embedded_against_sqlite,
     "hot": speed.hot_account,
+    "conversations": sizes.conversations,
+    "log": sizes.log,
+    "users": sizes.users,
+    "appends": appends.rows,
+    "processes": processes.rows,
 }
 ROUNDS, ROUNDS_QUICK = 5, 2
 TURN_SECONDS, TURN_SECONDS_QUICK = 4.0, 1.0

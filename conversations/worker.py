@@ -48,7 +48,8 @@ def start_worker(threads: int) -> RunningWorker:
         broker.in_turns = True
         broker.heard = _expect
     worker.start()
-    WORKER_THREADS.set(threads)
+    # Its threads leave a message before its end is stored: what bounds them is what they may owe.
+    WORKER_THREADS.set(instant.OWED_MAX if is_instant else threads)
     return RunningWorker(worker)
 
 
