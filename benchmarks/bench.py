@@ -39,7 +39,7 @@ SCENARIOS: dict[str, Scenario] = {
     "processes": processes.rows,
 }
 ROUNDS, ROUNDS_QUICK = 5, 2
-TURN_SECONDS, TURN_SECONDS_QUICK = 4.0, 1.0
+TURN_SECONDS, TURN_SECONDS_QUICK = 2.0, 1.0
 
 
 def main() -> int:

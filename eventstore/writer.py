@@ -43,7 +43,7 @@ BATCH_MAX = 128
 QUEUED_MAX = 10_000
 
 #: How often, and how long each time, a batch waits for as many commands as the one before it had.
-GATHER_LOOKS = 3
+GATHER_LOOKS = 5
 GATHER_LOOK_SECONDS = 0.001
 
 #: How long a thread waits for its command before it calls the database unavailable.
