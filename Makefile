@@ -52,7 +52,7 @@ mutants: $(DEVELOPMENT) ## take away one guard at a time: the tests have to noti
 simulation: $(DEVELOPMENT) ## a million simulated operations (CHATLEDGER_SIMULATION, CHATLEDGER_SEED)
 	$(BIN)/python -m tests.simulation
 
-bench: $(DEVELOPMENT) ## ten minutes: the speed beside a version without events (BENCH_ARGS="--only NAME")
+bench: $(DEVELOPMENT) ## ten minutes: the speed beside a version without events, and what grows (BENCH_ARGS="--only NAME")
 	@$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
 
 bench-quick: $(DEVELOPMENT) ## the same in two minutes, for mistakes and not for figures
