@@ -442,7 +442,9 @@ def main() -> None:
     with suppress(KeyboardInterrupt), server:
         settings = f"RESPONDER=openai OPENAI_BASE_URL={server.url} OPENAI_MODEL={MODEL}"
         print(settings, flush=True)
-        threading.Event().wait()
+        # Again and again: a signal that comes right before a wait without an end does not end it.
+        while not threading.Event().wait(1.0):
+            pass
 
 
 if __name__ == "__main__":
