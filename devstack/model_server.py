@@ -13,6 +13,7 @@ the socket, because a script may misbehave down to the byte.
 import argparse
 import asyncio
 import json
+import signal
 import socket
 import threading
 import time
@@ -439,6 +440,8 @@ def main() -> None:
     default = scripted_by_message if arguments.scripted_by_message else echo
     # Nobody can look at the requests of a process of its own.
     server = ModelServer(arguments.port, default=default, requests_kept_max=0)
+    # A shell that starts it in the background has it ignore Ctrl-C's signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), server:
         settings = f"RESPONDER=openai OPENAI_BASE_URL={server.url} OPENAI_MODEL={MODEL}"
         print(settings, flush=True)
