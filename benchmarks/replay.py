@@ -27,6 +27,7 @@ from typing import Any
 import django
 
 from benchmarks.caller import Caller, milliseconds, percentile
+from benchmarks.fills import database
 from devstack.application import (
     COMMANDS,
     PROJECT,
@@ -36,7 +37,6 @@ from devstack.application import (
     make_keys,
     run_once,
 )
-from devstack.services import start_postgres
 from devstack.stack import Stack
 
 ASKED_EVENTS_A_SECOND = 25_000
@@ -72,7 +72,7 @@ def measure(profile: str, options: argparse.Namespace) -> bool:
     """Measure in one profile and print the figures; whether they are what was asked for."""
     print(f"{profile}, {options.events:,} events, {os.cpu_count()} cores:", flush=True)
     with tempfile.TemporaryDirectory(prefix="chatledger-") as name:
-        with of(profile, Path(name)) as env:
+        with database(profile, Path(name)) as env:
             held = measure_alone(Path(name), env, options)
         if options.sends:
             held &= beside_sends(profile, Path(name), options)
@@ -104,22 +104,6 @@ def measure_alone(folder: Path, env: Mapping[str, str], options: argparse.Namesp
         flush=True,
     )
     return held
-
-
-@contextmanager
-def of(profile: str, folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of a profile's processes, its PostgreSQL running."""
-    environment = clean_environment() | make_keys(folder)
-    environment |= {"VAR_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "config.settings"}
-    if profile == "embedded":
-        yield environment
-        return
-    postgres = start_postgres(folder)
-    try:
-        # Nothing here asks Redis, but a profile has either both or none.
-        yield environment | {"DATABASE_URL": postgres.url, "REDIS_URL": "redis://127.0.0.1:1/0"}
-    finally:
-        postgres.stop()
 
 
 def here(what: str, env: Mapping[str, str], options: argparse.Namespace) -> dict[str, Any]:

@@ -78,10 +78,7 @@ def log(options: argparse.Namespace, profile: str = "full") -> list[Row]:
     """A send where the log is long against one where it is short; the replay of the long one."""
     large, small = EVENTS[options.quick]
     with beside("log", profile, large, small) as (services, filled):
-        callers = [
-            logged_in(service.url, f"sender-{count}")
-            for service, count in zip(services, (large, small), strict=True)
-        ]
+        callers = senders(services, large, small)
         a, b = in_turns(send, callers, quick=options.quick)
         name = f"send: {large:,} events against {small:,}, {profile}"
         row = at_most(name, a, b, ASKED_SEND_RATIO, unit="ms")
@@ -104,10 +101,7 @@ def users(options: argparse.Namespace, profile: str = "full") -> list[Row]:
     """The first page of all users where there are many against one where there are few."""
     large, small = USERS[options.quick]
     with beside("users", profile, large, small) as (services, _):
-        callers = [
-            logged_in(service.url, f"sender-{count}")
-            for service, count in zip(services, (large, small), strict=True)
-        ]
+        callers = senders(services, large, small)
         a, b = in_turns(read_users, callers, quick=options.quick)
         name = f"page of users: {large:,} against {small:,}, {profile}"
         row = at_most(name, a, b, ASKED_USERS_RATIO, unit="ms")
@@ -155,6 +149,14 @@ def logged_in(url: str, name: str) -> Caller:
     assert status == http.HTTPStatus.OK, answer
     caller.jwt = answer["token"]
     return caller
+
+
+def senders(services: Sequence[Service], *counts: int) -> list[Caller]:
+    """The user of each service that its fill is about."""
+    return [
+        logged_in(service.url, f"sender-{count}")
+        for service, count in zip(services, counts, strict=True)
+    ]
 
 
 def send(caller: Caller) -> None:
