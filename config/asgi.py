@@ -243,6 +243,7 @@ async def _live(receive: Receive, send: Send) -> None:
         logger.exception("start-up failed")
         await send({"type": "lifespan.startup.failed", "message": repr(error)})
         return
+    runtime.spare_the_collector()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await asyncio.to_thread(parts.stop)

@@ -1,0 +1,68 @@
+"""The garbage collector: what a process has when it is ready is not looked through again."""
+
+import asyncio
+import gc
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from config import asgi, checks, runtime
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+def is_spared() -> bool:
+    return gc.get_freeze_count() > 0 and gc.get_threshold()[0] == runtime.COLLECT_AFTER_OBJECTS
+
+
+def test_what_is_there_is_spared_and_what_comes_later_is_not() -> None:
+    runtime.spare_the_collector()
+
+    spared = gc.get_freeze_count()
+    later: list[Any] = []
+    later.append(later)
+    del later
+    assert gc.collect() > 0
+    assert gc.get_freeze_count() == spared
+
+
+def test_a_web_process_that_is_ready_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("require_keys", "require_ready_database"):
+        monkeypatch.setattr(checks, name, lambda *_: None)
+    monkeypatch.setattr(runtime, "web_parts", tuple)
+    told: list[tuple[str, bool]] = []
+
+    async def send(message: Any) -> None:
+        told.append((message["type"], is_spared()))
+
+    async def receive() -> Any:
+        return {}
+
+    asyncio.run(asgi._live(receive, send))
+    assert told[0] == ("lifespan.startup.complete", True)
+
+
+def test_a_worker_and_a_follower_that_run_are_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    class Stopped:
+        """An event that is set as soon as somebody waits for it."""
+
+        def wait(self) -> None:
+            seen.append(is_spared())
+
+    handlers: dict[int, Callable[..., None]] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(threading, "Event", Stopped)
+    monkeypatch.setattr(runtime, "leave", lambda: None)
+    runtime.run_until_stopped(())
+    assert seen == [True]
