@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 from django.db import DataError, Error, IntegrityError, ProgrammingError
 
+from eventstore.database import writing
 from eventstore.reading import RecordedEvent
+from projections.at_once import at_once
 from projections.positions import Overtaken, Place, announcement, move
 from projections.projection import Projection
-from projections.sql import Command, execute
+from projections.sql import Command, execute, execute_alone
 
 Pairs = Sequence[tuple[type[Projection], Place]]
 
@@ -19,6 +21,8 @@ class Batch:
 
     commands: Sequence[Command]
     moved: list[Place]
+    #: The same as one statement, where there is one.
+    at_once: Command | None = None
 
 
 def prepare(
@@ -30,12 +34,13 @@ def prepare(
     lead to.
     """
     places = [place for _, place in projections]
-    commands = [move(places, position)]
-    for projection, place in projections:
-        commands += writes(projection, place, events)
-    if announced:
-        commands += announcement(places, position)
-    return Batch(commands, [replace(place, position=position) for place in places])
+    moving, telling = move(places, position), announcement(places, position) if announced else []
+    rows = [each for projection, place in projections for each in writes(projection, place, events)]
+    return Batch(
+        [moving, *rows, *telling],
+        [replace(place, position=position) for place in places],
+        at_once(moving, rows, telling[0]) if telling else None,
+    )
 
 
 def write(batch: Batch, first: Sequence[Command] = ()) -> list[Place]:
@@ -45,6 +50,16 @@ def write(batch: Batch, first: Sequence[Command] = ()) -> list[Place]:
     """
     touched = execute([*first, *batch.commands])[len(first) :]
     if touched[0] != len(batch.moved):
+        raise Overtaken("another runner was first")
+    return batch.moved
+
+
+def write_alone(batch: Batch) -> list[Place]:
+    """Write a batch in a transaction of its own. Raises as `write`."""
+    if batch.at_once is None:
+        with writing():
+            return write(batch)
+    if execute_alone(batch.at_once) != len(batch.moved):
         raise Overtaken("another runner was first")
     return batch.moved
 

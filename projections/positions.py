@@ -106,7 +106,8 @@ def move(places: Sequence[Place], position: int) -> Command:
     (before,) = {place.position for place in places}
     if connection.vendor == "postgresql":
         names, generations = [[getattr(place, key) for place in places] for key in _KEY]
-        return Command(_MOVE_POSTGRES, [names, generations, before, position])
+        gated = _MOVE_GATED.replace("{count}", str(len(places)))
+        return Command(_MOVE_POSTGRES, [names, generations, before, position], gated=gated)
     keys = [value for place in places for value in (place.name, place.generation)]
     return Command(
         _MOVE_SQLITE.format(", ".join(["(?, ?)"] * len(places))), [position, before, *keys]
@@ -118,7 +119,8 @@ def announcement(places: Sequence[Place], position: int) -> list[Command]:
     if connection.vendor != "postgresql":
         return []
     payload = ",".join(f"{place.name}:{position}" for place in places)
-    return [Command("SELECT pg_notify(%s, %s)", [PROJECTED_CHANNEL, payload])]
+    parameters = [PROJECTED_CHANNEL, payload]
+    return [Command("SELECT pg_notify(%s, %s)", parameters, gated=_ANNOUNCE_GATED)]
 
 
 _LIVE = """
@@ -133,15 +135,27 @@ _MOVE_SQLITE = (
     " WHERE position = ? AND (name, generation) IN (VALUES {})"
 )
 # An UPDATE would lock the rows in the order in which it finds them.
-_MOVE_POSTGRES = """
+_HELD = """
 WITH held AS MATERIALIZED (
   SELECT place.name, place.generation FROM projections_position place
   JOIN unnest(%s::text[], %s::int[]) AS given(name, generation)
     ON given.name = place.name AND given.generation = place.generation
   WHERE place.position = %s ORDER BY place.name FOR UPDATE OF place
-)
+)"""
+_MOVE = """
 UPDATE projections_position place SET position = %s FROM held
 WHERE place.name = held.name AND place.generation = held.generation"""
+_MOVE_POSTGRES = _HELD + _MOVE
+#: As the beginning and the end of one statement with all that a batch writes
+#: (`projections.at_once`): all places move, or none.
+_MOVE_GATED = "".join(
+    (
+        *(_HELD, ", each_moved AS (", _MOVE),
+        " AND (SELECT count(*) FROM held) = {count} RETURNING 1),",
+        " moved AS MATERIALIZED (SELECT count(*), count(*) = {count} AS done FROM each_moved)",
+    )
+)
+_ANNOUNCE_GATED = "SELECT count, CASE WHEN done THEN pg_notify(%s, %s) END FROM moved"
 
 
 _BESIDE = """

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from eventstore.database import writing
 from eventstore.reading import RecordedEvent, read_events
 from projections import positions, progress
-from projections.applying import is_fault_of_the_event, prepare, write
+from projections.applying import is_fault_of_the_event, prepare, write_alone
 from projections.parked_events import is_any_parked
 from projections.parking import apply_carefully
 from projections.positions import Overtaken, Place
@@ -106,9 +106,7 @@ class ProjectionRunner:
         if not any(place.name in self._parked for place in places):
             try:
                 pairs = [(self.projections[place.name], place) for place in places]
-                batch = prepare(pairs, events, position, announced=True)
-                with writing():
-                    return write(batch)
+                return write_alone(prepare(pairs, events, position, announced=True))
             except Exception as error:
                 if not is_fault_of_the_event(error):
                     raise

@@ -5,23 +5,28 @@ longer than most of these do.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import connection, transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """A statement with its parameters; with `many`, one list of parameters a row.
 
-    In its database's own words: the marks are `?` on SQLite, `%s` on PostgreSQL.
+    In its database's own words: the marks are `?` on SQLite, `%s` on PostgreSQL. There, a statement
+    on a read model has a second form, `gated`, for `projections.at_once`; `changes` is the table in
+    which it updates or deletes rows.
     """
 
     sql: str
     parameters: Sequence[Any]
     many: bool = False
+    gated: str = ""
+    changes: str = ""
 
 
 def execute(commands: Sequence[Command]) -> list[int]:
@@ -48,6 +53,20 @@ def _pipelined(commands: Sequence[Command]) -> list[int]:
             for command in commands
         ]
     return [cursor.rowcount for cursor in cursors]
+
+
+def execute_alone(command: Command) -> Any:
+    """Execute a command of PostgreSQL's, a transaction of its own unless the caller has one.
+
+    Returns the first column of its first row.
+    """
+    connection.ensure_connection()
+    raw: Any = connection.connection
+    # Within a transaction a failure must not take along what the caller did before.
+    savepoint = transaction.atomic() if connection.in_atomic_block else nullcontext()
+    with savepoint, connection.wrap_database_errors:
+        cursor = psycopg.Cursor(raw).execute(command.sql, command.parameters, prepare=True)
+        return cursor.fetchone()[0]  # type: ignore[index]  # it has a row
 
 
 def for_update() -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import connection, models
 
+from projections.at_once import GATE
 from projections.columns import ColumnType, column_type
 from projections.sql import Command
 
@@ -47,6 +48,7 @@ class Table:
             sqlite=f"{into} VALUES ({{generation}}, {marks}){conflict}",
             postgresql=f"{into} SELECT {{generation}}, given.* FROM {{given}}{conflict}",  # noqa: S608 (constants)
             names=names,
+            changes=bool(on_conflict),
         )
 
     def insert_running(self, *columns: str, owner: str, count: str, total: str) -> "Statement":
@@ -90,6 +92,7 @@ class Table:
             sqlite=f"{update} {by_marks} WHERE {of_key} = ?",
             postgresql=f"{update} {by_arrays} FROM {{given}} WHERE {of_key} = given.{self.key}",
             names=(*columns, self.key),
+            changes=True,
         )
 
     def raise_to(self, column: str) -> "Statement":
@@ -100,6 +103,7 @@ class Table:
             sqlite=f"{update} = max({column}, ?) WHERE {of_key} = ?",
             postgresql=f"{update} = {greatest} FROM {{given}} WHERE {of_key} = given.{self.key}",
             names=(column, self.key),
+            changes=True,
         )
 
     def delete(self, by: str | None = None) -> "Statement":
@@ -110,26 +114,38 @@ class Table:
             sqlite=f"{delete} WHERE {of_column} = ?",
             postgresql=f"{delete} USING {{given}} WHERE {of_column} = given.{column}",
             names=(column,),
+            changes=True,
         )
 
     def _of(self, column: str) -> str:
         return f"{self.name}.generation = {{generation}} AND {self.name}.{column}"
 
-    def _statement(self, *, sqlite: str, postgresql: str, names: Sequence[str]) -> "Statement":
+    def _statement(
+        self, *, sqlite: str, postgresql: str, names: Sequence[str], changes: bool = False
+    ) -> "Statement":
         types = [self.types[name] for name in names]
         arrays = ", ".join(f"%s::{type_.name}[]" for type_ in types)
         given = f"unnest({arrays}) AS given({', '.join(names)})"
+        gated = f"(SELECT * FROM {given} WHERE {GATE}) AS given"  # noqa: S608 (constants)
         return Statement(
-            sqlite=sqlite, postgresql=postgresql.replace("{given}", given), types=types
+            sqlite=sqlite,
+            postgresql=postgresql.replace("{given}", given),
+            gated=postgresql.replace("{given}", gated),
+            changes=self.name if changes else "",
+            types=types,
         )
 
 
 class Statement:
     """One bulk statement; where it says `{generation}` stands the number of the generation."""
 
-    def __init__(self, *, sqlite: str, postgresql: str, types: Sequence[ColumnType]) -> None:
+    def __init__(
+        self, *, sqlite: str, postgresql: str, gated: str, changes: str, types: Sequence[ColumnType]
+    ) -> None:
         self._sqlite = sqlite
         self._postgresql = postgresql
+        self._gated = gated
+        self._changes = changes
         self._types = types
 
     def command(self, generation: int, rows: Sequence[Row]) -> Command:
@@ -145,4 +161,8 @@ class Statement:
             sql = self._sqlite.replace("{generation}", str(generation))
             return Command(sql, list(zip(*columns, strict=True)), many=True)
         arrays = [type_.array(column) for type_, column in zip(self._types, columns, strict=True)]
-        return Command(self._postgresql.replace("{generation}", str(generation)), arrays)
+        sql, gated = (
+            template.replace("{generation}", str(generation))
+            for template in (self._postgresql, self._gated)
+        )
+        return Command(sql, arrays, gated=gated, changes=self._changes)

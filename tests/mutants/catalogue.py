@@ -284,6 +284,22 @@ LOG = (
         (f"{RUNNER}::test_applying_from_a_position_that_has_moved_is_refused",),
     ),
     Mutant(
+        "whoever was overtaken writes nothing (one statement)",
+        "projections/at_once.py",
+        'GATE = "(SELECT done FROM moved)"',
+        'GATE = "true"',
+        ("tests/projections/test_at_once.py",),
+        profile="full",
+    ),
+    Mutant(
+        "all positions of a batch move, or none",
+        "projections/positions.py",
+        " AND (SELECT count(*) FROM held) = {count} RETURNING 1),",
+        " RETURNING 1),",
+        ("tests/projections/test_at_once.py",),
+        profile="full",
+    ),
+    Mutant(
         "a seal is linked to the one before it",
         "eventstore/seals/chain.py",
         "            if checkpoint.previous != _hash_of(before):\n",

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 
 from eventstore.database import writing
 from eventstore.reading import max_position
@@ -166,9 +166,32 @@ def test_rows_go_back_with_the_position_when_the_transaction_fails(
     happened(debited(ALICE, 100))
     with monkeypatch.context() as patch:
         patch.setattr(applying, "execute", after_writing(raises))
+        patch.setattr(applying, "execute_alone", before_committing(raises))
         with pytest.raises(OperationalError):
             runner.step()
     assert balance_of_alice() == 500
+    drain(runner)
+    assert balance_of_alice() == 400
+
+
+@pytest.mark.django_db
+def test_a_commit_whose_word_was_lost_is_not_applied_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened(registered(ALICE), granted(ALICE, 500))
+    runner = ProjectionRunner()
+    drain(runner)
+    happened(debited(ALICE, 100))
+    write = applying.write_alone
+
+    def write_and_be_cut_off(batch: Any) -> None:
+        write(batch)
+        raises()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "write_alone", write_and_be_cut_off)
+        with pytest.raises(OperationalError):
+            runner.step()
     drain(runner)
     assert balance_of_alice() == 400
 
@@ -181,8 +204,9 @@ def test_a_process_that_is_killed_between_rows_and_position_leaves_neither() -> 
     killed = in_another_process(
         "from projections import applying\n"
         "from projections.runner import ProjectionRunner\n"
-        "from tests.projections.test_runner import after_writing\n"
+        "from tests.projections.test_runner import after_writing, before_committing\n"
         "applying.execute = after_writing(lambda: os._exit(9))\n"
+        "applying.execute_alone = before_committing(lambda: os._exit(9))\n"
         "ProjectionRunner().step()\n"
     )
     assert killed == 9
@@ -235,6 +259,7 @@ def test_a_database_that_fails_parks_nothing(monkeypatch: pytest.MonkeyPatch) ->
     runner = ProjectionRunner()
     with monkeypatch.context() as patch:
         patch.setattr(applying, "execute", after_writing(raises))
+        patch.setattr(applying, "execute_alone", before_committing(raises))
         with pytest.raises(OperationalError):
             runner.step()
     assert ParkedEvent.objects.count() == 0
@@ -276,6 +301,19 @@ def after_writing(then: Callable[[], None]) -> Callable[[Any], list[int]]:
         touched = execute(commands)
         then()
         return touched
+
+    return execute_and_then
+
+
+def before_committing(then: Callable[[], None]) -> Callable[[Any], Any]:
+    """The runner's `execute_alone`, with something happening before its one statement commits."""
+    from projections.sql import execute_alone
+
+    def execute_and_then(command: Any) -> Any:
+        with transaction.atomic():
+            value = execute_alone(command)
+            then()
+        return value
 
     return execute_and_then
 
