@@ -52,15 +52,6 @@ def serve_metrics_and_state() -> Stoppable:
     return MetricsServer(settings.METRICS_HOST, settings.METRICS_PORT, State())
 
 
-def hear_the_log() -> Stoppable:
-    """Hear from other processes what was appended."""
-    from eventstore import notifications
-    from eventstore.append import APPENDED_CHANNEL
-
-    notifications.start(APPENDED_CHANNEL)
-    return _Callback(notifications.stop)
-
-
 def hear_the_read_models() -> Stoppable:
     """Hear from other processes what the read models show, and which keys were destroyed."""
     from eventstore import keys, notifications
@@ -89,6 +80,8 @@ def start_followers() -> Stoppable:
     """Keep at the end of the log whatever follows it."""
     from conversations.sweeper import Sweeper
     from eventstore import followers
+    from eventstore.marker import appended
+    from eventstore.notifications import AppendsHeard
     from eventstore.seals.sealer import Sealer
     from privacy.destructions import Destructions
     from projections.rebuilder import Rebuilder
@@ -103,6 +96,7 @@ def start_followers() -> Stoppable:
     threads = followers.run(
         [ProjectionRunner()],
         stop,
+        appends=appended if settings.EMBEDDED else AppendsHeard(),
         by_the_clock=[Rebuilder(), Sweeper(), Sealer(), Destructions()],
         everywhere=everywhere,
     )
@@ -116,7 +110,7 @@ def start_followers() -> Stoppable:
 
 WEB = (serve_metrics, hear_the_read_models)
 WORKER = (serve_metrics, start_worker)
-FOLLOWERS = (serve_metrics_and_state, hear_the_log, start_followers)
+FOLLOWERS = (serve_metrics_and_state, start_followers)
 EVERYTHING = (serve_metrics_and_state, hear_the_read_models, start_worker, start_followers)
 
 

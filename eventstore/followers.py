@@ -43,20 +43,33 @@ class Follower(Protocol):
         ...
 
 
+class Appends(Protocol):
+    """How far the log is, and a way to wait until it is farther."""
+
+    @property
+    def value(self) -> int:
+        """The highest position that is known to be committed."""
+
+    def wait(self, at_least: int, timeout_seconds: float) -> object:
+        """Block until it is known that `at_least` has been reached, or until the time is out."""
+
+
 def run(
     followers: Sequence[Follower],
     stop: threading.Event,
     *,
+    appends: Appends = appended,
     by_the_clock: Sequence[Follower] = (),
     everywhere: Sequence[Follower] = (),
 ) -> list[threading.Thread]:
     """Start a thread for each follower; they end soon after `stop` is set.
 
-    The first are woken by each append. Those that look `by_the_clock` are not, nor those of
+    The first are woken by each append that `appends` knows of: one that listens by itself can do so
+    for a single thread. Those that look `by_the_clock` are not, nor those of
     `everywhere`, which follow in every process, all others in the one that holds their lease.
     """
     loops = [
-        *(_Loop(follower, stop, woken=True) for follower in followers),
+        *(_Loop(follower, stop, woken_by=appends) for follower in followers),
         *(_Loop(follower, stop) for follower in by_the_clock),
         *(_Loop(follower, stop, leased=False) for follower in everywhere),
     ]
@@ -75,11 +88,11 @@ class _Loop:
         stop: threading.Event,
         *,
         leased: bool = True,
-        woken: bool = False,
+        woken_by: Appends | None = None,
     ) -> None:
         self.follower = follower
         self.leased = leased
-        self.woken = woken
+        self.woken_by = woken_by
         self.stop = stop
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         #: Without a lease to share, it is always held.
@@ -89,33 +102,32 @@ class _Loop:
     def run(self) -> None:
         complained = False
         while not self.stop.is_set():
-            seen = appended.value
             try:
+                seen = self.woken_by.value if self.woken_by else 0
                 drop_stale_connection()
                 more = self._may_run() and self.follower.step()
                 complained = False
+                if not more and not self.stop.is_set():
+                    self._pause(seen)
             except (*CONNECTION_ERRORS, StoreUnavailable) as error:
                 if not complained:
                     logger.warning("%s lost the database: %s", self.follower.name, error)
-                complained, more = True, False
+                complained = True
                 self._leave_it_to_others()
             except Exception:
                 logger.exception("%s failed and will retry", self.follower.name)
-                more = False
                 self._leave_it_to_others()
-            if not more and not self.stop.is_set():
-                self._pause(seen)
         if self.leased:
             self._give_back()
 
     def _pause(self, seen: int) -> None:
         """Wait for the next step, after one that began when `seen` was the end of the log."""
-        if not self.woken:
+        if self.woken_by is None:
             self.stop.wait(IDLE_SECONDS)
-        elif appended.value >= seen + GATHER_EVENTS_MIN:
+        elif self.woken_by.value >= seen + GATHER_EVENTS_MIN:
             self.stop.wait(GATHER_SECONDS)
         else:
-            appended.wait(seen + 1, IDLE_SECONDS)
+            self.woken_by.wait(seen + 1, IDLE_SECONDS)
 
     def _may_run(self) -> bool:
         """Hold the follower's lease; without Redis everybody runs, and the positions decide."""

@@ -1,11 +1,13 @@
 """Word from other processes: PostgreSQL's LISTEN, and always a look of our own once a second.
 
-Callbacks run in the listener's thread. On SQLite there is one process and nobody to listen to, but
-a command in a shell may write, so the look once a second stays.
+Callbacks run in the thread that listens. On SQLite there is one process and nobody to listen to,
+but a command in a shell may write, so the look once a second stays.
 """
 
 import logging
+import select
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,48 +61,123 @@ def stop() -> None:
         listener.join(POLL_SECONDS * 3)
 
 
+class Ear:
+    """A connection of its own that hears some channels, for the one thread that waits on it.
+
+    It reads from libpq itself: the driver's generator costs as much as the rest of a wake-up.
+    """
+
+    def __init__(self, *channels: str) -> None:
+        self._channels = channels
+        self._connection: Any = None
+        self._readable = select.poll()
+
+    def hear(self, timeout_seconds: float) -> bool:
+        """Wait for word and call back for all that is there; False if there was none.
+
+        The first call connects, and so does one after a failure: it hears nothing yet, and what
+        was announced before is for the caller to look after. Raises what Django raises for a
+        connection that is lost.
+        """
+        if self._connection is None:
+            self._connect()
+            return False
+        if not self._readable.poll(timeout_seconds * 1000):
+            return False
+        try:
+            with self._connection.wrap_database_errors:
+                return self._take()
+        except Exception:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Hear nothing any more."""
+        if self._connection is not None:
+            self._readable.unregister(self._descriptor)
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> None:
+        own = connection.copy()
+        own.ensure_connection()
+        with own.cursor() as cursor:
+            for channel in self._channels:
+                cursor.execute(f'LISTEN "{channel}"')
+        self._connection, self._descriptor = own, own.connection.fileno()
+        self._readable.register(self._descriptor, select.POLLIN)
+
+    def _take(self) -> bool:
+        line = self._connection.connection.pgconn
+        line.consume_input()
+        heard = False
+        while notification := line.notifies():
+            heard = True
+            payload = notification.extra.decode()
+            for callback in _callbacks[notification.relname.decode()]:
+                callback(payload)
+        return heard
+
+
+class AppendsHeard:
+    """How far PostgreSQL has announced the log to be, for the one thread that follows it.
+
+    That thread listens itself, while it waits: between an append and whoever shows it stands no
+    other one. Both methods raise what Django raises when the connection is lost.
+    """
+
+    def __init__(self) -> None:
+        self._ear = Ear(APPENDED_CHANNEL)
+
+    @property
+    def value(self) -> int:
+        """The highest position that has been announced."""
+        self._ear.hear(0)
+        return appended.value
+
+    def wait(self, at_least: int, timeout_seconds: float) -> bool:
+        """Block until `at_least` has been announced; False for another reason to look by oneself.
+
+        That is the end of the time, and that it has only just begun to listen.
+        """
+        until = time.monotonic() + timeout_seconds
+        while appended.value < at_least:
+            if not self._ear.hear(max(0.0, until - time.monotonic())):
+                return False
+        return True
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._ear.close()
+
+
 class Listener(threading.Thread):
-    """One thread and one connection that hear what other processes append and project."""
+    """A thread that hears what other processes announce."""
 
     def __init__(self, channels: Sequence[str]) -> None:
         super().__init__(name="listener", daemon=True)
-        self.channels = channels
         self.stopping = threading.Event()
+        self._ear = Ear(*channels)
 
     def run(self) -> None:
         complained = False
         while not self.stopping.is_set():
             try:
-                if connection.vendor == "postgresql":
-                    self._listen()
-                else:
+                if connection.vendor != "postgresql":
                     _poll()
                     self.stopping.wait(POLL_SECONDS)
+                elif not self._ear.hear(POLL_SECONDS):
+                    _poll()
                 complained = False
             except Exception as error:  # noqa: BLE001 (it must not die of anything)
                 if not complained:
                     logger.warning("the listener lost the database and will retry: %s", error)
                 complained = True
                 connection.close()
+                self._ear.close()
                 self.stopping.wait(POLL_SECONDS)
         connection.close()
-
-    def _listen(self) -> None:
-        connection.ensure_connection()
-        raw: Any = connection.connection
-        with connection.cursor() as cursor:
-            for channel in self.channels:
-                cursor.execute(f'LISTEN "{channel}"')
-        # What happened before LISTEN was up has announced itself to nobody.
-        _poll()
-        while not self.stopping.is_set():
-            heard = False
-            for notification in raw.notifies(timeout=POLL_SECONDS, stop_after=1):
-                heard = True
-                for callback in _callbacks[notification.channel]:
-                    callback(notification.payload)
-            if not heard:
-                _poll()
+        self._ear.close()
 
 
 def _poll() -> None:

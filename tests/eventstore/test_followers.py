@@ -75,10 +75,9 @@ def test_who_looks_by_the_clock_is_woken_by_no_append(
     stop: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(followers, "IDLE_SECONDS", 60)
-    monkeypatch.setattr(followers, "appended", log := Marker())
-    woken, looking = Counting(), Counting()
+    log, woken, looking = Marker(), Counting(), Counting()
     looking.name = "looking"
-    followers.run([woken], stop, by_the_clock=[looking])
+    followers.run([woken], stop, appends=log, by_the_clock=[looking])
     wait_until_steps(woken, 1)
     wait_until_steps(looking, 1)
     for position in (1, 2, 3):
@@ -115,9 +114,9 @@ def test_many_that_come_while_one_steps_wait_for_more(
 ) -> None:
     monkeypatch.setattr(followers, "IDLE_SECONDS", 3)
     monkeypatch.setattr(followers, "GATHER_SECONDS", 0.5)
-    monkeypatch.setattr(followers, "appended", log := Marker())
+    log = Marker()
     busy = Busy(log, events)
-    followers.run([busy], stop)
+    followers.run([busy], stop, appends=log)
     wait_until_steps(busy, 2 if is_gathered else 3)
     assert (busy.began[1] - busy.began[0] >= 0.5) is is_gathered
     assert log.value == events + 1
