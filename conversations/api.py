@@ -12,6 +12,7 @@ from structlog.contextvars import bind_contextvars
 
 from accounts.at_once import AtOnce, Held
 from accounts.callers import SenderJwt
+from accounts.domain import Account
 from accounts.idempotency import idempotency_key, idempotency_parameter
 from accounts.jwt_auth import ApiRequest
 from conversations import commands, metrics, replies, schemas
@@ -236,7 +237,8 @@ async def _accept(command: commands.SendMessage, cause: Cause) -> commands.Accep
     """Have a message accepted and handed on: a client that hangs up meanwhile stops neither."""
     try:
         decision = commands.sending(command, cause)
-        return await while_it_answers(deciding_together(decision, then=_hand_on))
+        account = (Account, command.user_id)
+        return await while_it_answers(deciding_together(decision, _hand_on, [account]))
     except Exception as error:
         metrics.send_refused(error)
         raise

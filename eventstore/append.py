@@ -8,7 +8,7 @@ too: the later of the last event's and the database's clock.
 import functools
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -31,12 +31,17 @@ class Job:
     """Events that are stored together or not at all.
 
     `announced` wakes the followers at once. Where nobody is owed a look at the effect yet, the
-    next announcement, or the followers' own look once a second, is soon enough.
+    next announcement, or the followers' own look once a second, is soon enough. `event_ids` tell
+    these events from any others that may ever stand at the same versions.
     """
 
     events: Sequence[StoredEvent]
     cause: Cause
     announced: bool = True
+    event_ids: Sequence[UUID] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "event_ids", [uuid4() for _ in self.events])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,8 @@ class Conflict:
     version: int
 
 
-#: An event and its cause.
-Row = tuple[StoredEvent, Cause]
+#: An event, its id and its cause.
+Row = tuple[StoredEvent, UUID, Cause]
 #: Rows that one statement inserts at most, on SQLite.
 ROWS_MAX = 500
 
@@ -104,7 +109,7 @@ def _groups(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def _rows(job: Job) -> list[Row]:
-    return [(event, job.cause) for event in job.events]
+    return [(*each, job.cause) for each in zip(job.events, job.event_ids, strict=True)]
 
 
 def append_here(job: Job) -> int:
@@ -129,15 +134,15 @@ def _append_postgres(groups: Sequence[Sequence[Row]], *, announced: bool) -> Seq
             "SELECT chatledger_append(%b::int[], %b::uuid[], %b::int[], %b::text[], %b::bytea[],"
             " %b::uuid[], %b::text[], %b::text[], %b::uuid[], %s)",
             [
-                [number for number, _, _ in rows],
-                [event.originator_id for _, event, _ in rows],
-                [event.originator_version for _, event, _ in rows],
-                [event.topic for _, event, _ in rows],
-                [event.state for _, event, _ in rows],
-                [uuid4() for _ in rows],
-                [cause.actor for _, _, cause in rows],
-                [cause.request_id for _, _, cause in rows],
-                [cause.causation_id for _, _, cause in rows],
+                [number for number, _, _, _ in rows],
+                [event.originator_id for _, event, _, _ in rows],
+                [event.originator_version for _, event, _, _ in rows],
+                [event.topic for _, event, _, _ in rows],
+                [event.state for _, event, _, _ in rows],
+                [event_id for _, _, event_id, _ in rows],
+                [cause.actor for _, _, _, cause in rows],
+                [cause.request_id for _, _, _, cause in rows],
+                [cause.causation_id for _, _, _, cause in rows],
                 announced,
             ],
         )
@@ -192,7 +197,9 @@ def _inserting(rows: int) -> str:
     return f"INSERT INTO eventstore_event ({columns}) VALUES {values}"  # noqa: S608 (constants)
 
 
-def _sqlite_row(position: int, at: int, event: StoredEvent, cause: Cause) -> tuple[Any, ...]:
+def _sqlite_row(
+    position: int, at: int, event: StoredEvent, event_id: UUID, cause: Cause
+) -> tuple[Any, ...]:
     stream_id = event.originator_id
     return (
         position,
@@ -201,7 +208,7 @@ def _sqlite_row(position: int, at: int, event: StoredEvent, cause: Cause) -> tup
         event.topic,
         event.state,
         at,
-        uuid4().hex,
+        event_id.hex,
         cause.actor,
         cause.request_id,
         cause.causation_id.hex if cause.causation_id else None,

@@ -17,7 +17,7 @@ from eventsourcing.persistence import IntegrityError
 from eventstore.cause import Cause
 from eventstore.database import StoreUnavailable
 from eventstore.domain import Aggregate, Refused
-from eventstore.log import EventLog
+from eventstore.log import EventLog, copy_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,18 @@ class View:
     """The log as one decision of a batch sees it.
 
     That is what this process remembers, or with `fresh` what is stored; on top of it what commands
-    before it in the batch have decided, which is committed with it or not at all. `cut_off`: an
-    earlier try of the same command may have been stored.
+    before it in the batch have decided, which is committed with it or not at all. `read` was read
+    anew for the batch. `cut_off`: an earlier try of the same command may have been stored.
     """
 
     def __init__(
-        self, log: EventLog, tentative: Mapping[Any, Aggregate], *, fresh: bool, cut_off: bool
+        self,
+        log: EventLog,
+        tentative: Mapping[Any, Aggregate],
+        read: Mapping[UUID, Aggregate | None],
+        *,
+        fresh: bool,
+        cut_off: bool,
     ) -> None:
         self.fresh = fresh
         self.cut_off = cut_off
@@ -74,6 +80,7 @@ class View:
         self.saw_tentative = False
         self._log = log
         self._tentative = tentative
+        self._read = read
 
     def is_decided_on(self, stream_id: UUID) -> bool:
         """Whether a command before it in the batch has decided on this stream."""
@@ -82,10 +89,12 @@ class View:
     def load(self, kind: type[TAggregate], stream_id: UUID, *, fresh: bool = False) -> TAggregate:
         """The aggregate of a stream, as a copy to decide on. Raises `AggregateNotFoundError`."""
         tentative = self._tentative.get(stream_id)
-        if not isinstance(tentative, kind):
-            return self._log.load(kind, stream_id, fresh=fresh or self.fresh)
-        self.saw_tentative = True
-        return tentative.copy()
+        if isinstance(tentative, kind):
+            self.saw_tentative = True
+            return tentative.copy()
+        if stream_id in self._read:
+            return copy_of(self._read[stream_id], kind, stream_id)
+        return self._log.load(kind, stream_id, fresh=fresh or self.fresh)
 
     def find(
         self, kind: type[TAggregate], stream_id: UUID, *, fresh: bool = False

@@ -12,11 +12,12 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from django.db import connection
 
@@ -30,7 +31,7 @@ from eventstore.database import (
 )
 from eventstore.decisions import CONFLICTS_MAX, Append, Decision, Raced, View
 from eventstore.domain import Aggregate, Refused
-from eventstore.log import EventLog, event_log
+from eventstore.log import EventLog, Stream, event_log
 from eventstore.marker import appended
 from eventstore.metrics import COMMIT_FAILURES, COMMIT_JOBS, COMMIT_QUEUE, COMMIT_SECONDS
 
@@ -81,7 +82,8 @@ class SharedWriter:
     def carry_out(self, batch: "Sequence[Command[Any]]") -> "list[Command[Any]]":
         """Decide and commit a batch in this thread; returns those to be decided again."""
         drop_stale_connection()
-        work = _Batch(event_log())
+        log = event_log()
+        work = _Batch(log, _read_ahead(log, batch))
         # Those on fresh state first: what the others see of theirs is fresh, too.
         for command in sorted(batch, key=lambda each: not each.fresh):
             work.decide(command)
@@ -124,7 +126,9 @@ class SharedWriter:
 class Command(Generic[R]):
     """A decision on its way through the writer, and the future that waits for its result.
 
-    `then` is called with the result in the writer's thread, before anybody hears of it.
+    `then` is called with the result in the writer's thread, before anybody hears of it. `streams`
+    are those that it decides on, as far as that is known: where others write too, they are read
+    anew before it is decided, in one read for the whole batch.
     """
 
     def __init__(
@@ -132,10 +136,12 @@ class Command(Generic[R]):
         decision: Decision[R],
         done: "Future[R] | asyncio.Future[R]",
         then: Callable[[R], object] | None = None,
+        streams: Collection[Stream] = (),
     ) -> None:
         self.decision = decision
         self.done = done
         self.then = then
+        self.streams = streams
         self.fresh = False
         self.cut_off = False
         self.tries = 0
@@ -158,16 +164,19 @@ class Command(Generic[R]):
 class _Batch:
     """Commands that are decided one after the other and committed together."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, read: Mapping[UUID, Aggregate | None]) -> None:
         self.storing: list[tuple[Command[Any], Append[Any], Job]] = []
         self.again: list[Command[Any]] = []
         self._log = log
+        self._read = read
         #: Aggregates as the batch leaves them, if it is committed.
         self._tentative: dict[Any, Aggregate] = {}
         self._results: list[tuple[Command[Any], Any, Exception | None]] = []
 
     def decide(self, command: "Command[Any]") -> None:
-        view = View(self._log, self._tentative, fresh=command.fresh, cut_off=command.cut_off)
+        view = View(
+            self._log, self._tentative, self._read, fresh=command.fresh, cut_off=command.cut_off
+        )
         try:
             decided = command.decide(view)
             if isinstance(decided, Append):
@@ -227,7 +236,8 @@ class _Batch:
         announced = 0
         for (command, stored, job), outcome in zip(self.storing, outcomes, strict=True):
             if isinstance(outcome, Conflict):
-                self._log.forget(stored.aggregates)
+                # What is in memory stands as far as it goes: the next try reads what is behind it.
+                command.streams = [(type(each), each.id) for each in stored.aggregates]
                 last = command.tries > CONFLICTS_MAX
                 error = Raced("too many others write to the same streams; try again")
                 self._fail(command, error if last else conflict_error(outcome), finally_=last)
@@ -248,7 +258,7 @@ class _Batch:
                 self._fail(command, error, finally_=True)
                 continue
             command.fresh = True
-            alone = _Batch(self._log)
+            alone = _Batch(self._log, {})
             alone.decide(command)
             if alone.storing:
                 alone.commit()
@@ -265,6 +275,23 @@ class _Batch:
     def _try_again(self, command: "Command[Any]") -> None:
         command.fresh = True
         self.again.append(command)
+
+
+def _read_ahead(log: EventLog, batch: "Sequence[Command[Any]]") -> Mapping[UUID, Aggregate | None]:
+    """What is known to be wanted anew, in one read. It is a shortcut, and may be nothing."""
+    wanted = {
+        stream
+        for command in batch
+        for stream in command.streams
+        if command.fresh or log.is_shared(stream[1])
+    }
+    try:
+        return log.read_anew(wanted) if wanted else {}
+    except Exception:
+        # Who needs it meets it again, and nobody else.
+        logger.debug("nothing was read ahead", exc_info=True)
+        close_unusable_connection()
+        return {}
 
 
 def _append_and_commit(jobs: Sequence[Job]) -> list[Outcome]:
@@ -306,12 +333,17 @@ def decide_together(decision: Decision[R], then: Callable[[R], object] | None = 
 
 
 def deciding_together(
-    decision: Decision[R], then: Callable[[R], object] | None = None
+    decision: Decision[R],
+    then: Callable[[R], object] | None = None,
+    streams: Collection[Stream] = (),
 ) -> "asyncio.Future[R]":
-    """As `decide_together`, on the event loop. It is carried out even if nobody waits for it."""
+    """As `decide_together`, on the event loop. It is carried out even if nobody waits for it.
+
+    `streams` as in `Command`.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[R] = loop.create_future()
-    shared_writer.submit(Command(decision, done, then))
+    shared_writer.submit(Command(decision, done, then, streams))
     late = StoreUnavailable("the database did not commit in time")
     timer = loop.call_later(COMMIT_TIMEOUT_SECONDS, _tell, [(done, None, late)])
     done.add_done_callback(lambda _: timer.cancel())

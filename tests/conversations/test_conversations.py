@@ -37,7 +37,7 @@ from conversations.reply_streams import (
 from eventstore import keys, writer
 from eventstore.clock import to_datetime
 from eventstore.database import StoreUnavailable
-from eventstore.log import EventLog, event_log, transaction_with_log
+from eventstore.log import EventLog, Remembered, event_log, transaction_with_log
 from eventstore.models import DataKey
 from eventstore.reading import RecordedEvent, max_position, read_events, read_stream
 from eventstore.writer import SharedWriter
@@ -318,7 +318,7 @@ def test_a_process_that_remembers_an_erased_account_deletes_nothing_of_it(
     send(alice)
     remembered = event_log().load(Account, alice)
     erase_user(EraseUser(alice), CAUSE)
-    event_log()._cache.put(alice, remembered)
+    event_log()._memory.put(alice, Remembered(remembered, None))
     keys.forget()
     with pytest.raises(AccountErased):
         delete(alice, remembered.default_conversation_id)

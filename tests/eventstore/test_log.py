@@ -11,7 +11,7 @@ from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.database import writing
 from eventstore.decisions import decide
-from eventstore.log import EventLog, transaction_with_log
+from eventstore.log import BEHIND_MAX, EventLog, transaction_with_log
 from eventstore.mapper import UnknownTopic
 from eventstore.models import DataKey, EventRecord, SnapshotRecord
 from eventstore.reading import max_position, read_stream
@@ -141,6 +141,94 @@ def test_an_unreadable_snapshot_counts_as_absent(log: EventLog) -> None:
     log.append(account, cause=CAUSE)
     SnapshotRecord.objects.update(data=b"not json")
     assert EventLog().load(Account, account.id).tokens == 100_000 - 98
+
+
+def debited(log: EventLog, user_id: UUID, amount: int = 1, times: int = 1) -> Account:
+    """An account of which something was paid; it is stored in one append."""
+    account = log.load(Account, user_id)
+    for _ in range(times):
+        account.debit(amount, message_id=uuid4())
+    log.append(account, cause=CAUSE)
+    return account
+
+
+def test_what_others_have_stored_is_read_behind_what_is_in_memory(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_id = opened(log).id
+    theirs = debited(EventLog(), user_id, times=3)
+    assert log.load(Account, user_id).version == theirs.version - 3
+    # Nothing is loaded whole.
+    monkeypatch.setattr(EventLog, "_loaded", lambda *_: None)
+    assert vars(log.load(Account, user_id, fresh=True)) == vars(theirs)
+    assert vars(log.load(Account, user_id)) == vars(theirs)
+    # And again behind what was read so, and behind what was appended to it.
+    for _ in range(2):
+        ours = debited(log, user_id)
+        assert vars(log.load(Account, user_id, fresh=True)) == vars(ours)
+
+
+def test_what_was_read_once_is_not_changed_by_what_is_read_behind_it(log: EventLog) -> None:
+    user_id = opened(log).id
+    before = log.load(Account, user_id)
+    debited(EventLog(), user_id)
+    assert log.load(Account, user_id, fresh=True).tokens == 99_999
+    assert (before.tokens, before.version) == (100_000, 2)
+
+
+@pytest.mark.parametrize("others", [BEHIND_MAX, BEHIND_MAX + 1, 3 * BEHIND_MAX])
+def test_however_far_behind_something_is_it_catches_up(log: EventLog, others: int) -> None:
+    user_id = opened(log).id
+    theirs = debited(EventLog(), user_id, times=others)
+    assert vars(log.load(Account, user_id, fresh=True)) == vars(theirs)
+
+
+def test_a_database_without_what_is_in_memory_is_believed(log: EventLog) -> None:
+    user_id = opened(log).id
+    debited(log, user_id, 500, times=2)
+    EventRecord.objects.filter(stream_id=user_id, version__gt=2).delete()
+    back = log.load(Account, user_id, fresh=True)
+    assert (back.tokens, back.version) == (100_000, 2)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_database_with_another_past_at_the_same_versions_is_believed(
+    log: EventLog, more: int
+) -> None:
+    """Even if the last event that is known says the same in both."""
+    user_id, same = opened(log).id, uuid4()
+    for where, amount in ((log, 500), (EventLog(), 700)):
+        EventRecord.objects.filter(stream_id=user_id, version__gt=2).delete()
+        account = where.load(Account, user_id)
+        if account.version == 2:
+            account.debit(amount, message_id=uuid4())
+            account.debit(1, message_id=same)
+            where.append(account, cause=CAUSE)
+    for _ in range(more):
+        debited(EventLog(), user_id)
+    back = log.load(Account, user_id, fresh=True)
+    assert (back.tokens, back.version) == (100_000 - 701 - more, 4 + more)
+
+
+def test_a_stream_that_is_gone_is_not_found_and_not_remembered(log: EventLog) -> None:
+    user_id = opened(log).id
+    EventRecord.objects.filter(stream_id=user_id).delete()
+    assert log.find(Account, user_id, fresh=True) is None
+    assert log.find(Account, user_id) is None
+
+
+def test_several_streams_are_read_anew_together(log: EventLog) -> None:
+    alice, bob, carol = (opened(log).id for _ in range(3))
+    theirs = {each: debited(EventLog(), each, times=2) for each in (alice, bob)}
+    log.evict(bob)
+    message = uuid4()
+    read = log.read_anew([*((Account, each) for each in (alice, bob, carol)), (Exchange, message)])
+    assert read.pop(message) is None
+    assert {each: vars(read[each]) for each in read} == {
+        alice: vars(theirs[alice]),
+        bob: vars(theirs[bob]),
+        carol: vars(log.load(Account, carol)),
+    }
 
 
 def test_a_topic_that_nobody_knows_is_named_and_nothing_is_imported(log: EventLog) -> None:

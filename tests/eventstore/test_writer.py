@@ -17,6 +17,7 @@ from eventsourcing.persistence import IntegrityError
 from prometheus_client import REGISTRY
 from pytest_django import Settings
 
+import eventstore.log
 from accounts.commands import RegisterUser, register_user
 from accounts.domain import Account, AccountDeactivated, InsufficientTokens
 from conversations import commands
@@ -29,13 +30,13 @@ from conversations.conversation_commands import (
 )
 from conversations.domain import Conversation, ConversationStarted, Exchange
 from conversations.ends import Ended
-from eventstore import writer
+from eventstore import reading, writer
 from eventstore.append import Job, Outcome
 from eventstore.cause import Cause
 from eventstore.database import StoreUnavailable
 from eventstore.decisions import CONFLICTS_MAX, Append, Decision, Raced, View
 from eventstore.domain import Refused
-from eventstore.log import EventLog, event_log
+from eventstore.log import READS_AHEAD, EventLog, event_log
 from eventstore.marker import appended
 from eventstore.reading import max_position, read_events, read_stream
 from eventstore.writer import Command, SharedWriter, decide_together, deciding_together
@@ -533,6 +534,100 @@ def test_a_conflict_takes_along_what_was_decided_on_it_and_nobody_else(
         assert sent.position == result(each).position
     assert (tokens(alice), tokens(bob)) == (3700, 3700)
     assert_contiguous()
+
+
+def in_account(user_id: UUID) -> Command[Accepted]:
+    """A send that says which account it decides on, as those of the API do."""
+    command = a_send(user_id)
+    command.streams = [(Account, user_id)]
+    return command
+
+
+def test_an_account_to_which_others_write_is_read_before_it_is_decided_on(
+    alice: UUID, bob: UUID
+) -> None:
+    to_rest([in_account(alice), in_account(bob)])
+    credit_elsewhere(alice)
+    first = in_account(alice)
+    assert carry_out(first, in_account(bob)) == [first]
+    to_rest([first])
+    for _ in range(READS_AHEAD + 2):
+        credit_elsewhere(alice)
+        assert carry_out(in_account(alice), in_account(bob), in_account(alice)) == []
+    assert_contiguous()
+    assert vars(event_log().load(Account, alice)) == vars(EventLog().load(Account, alice))
+
+
+def test_it_is_read_so_no_longer_when_the_others_have_gone(
+    alice: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_rest([in_account(alice)])
+    credit_elsewhere(alice)
+    to_rest([in_account(alice)])
+    reads: list[Any] = []
+    really = EventLog.read_anew
+
+    def read_anew(log: EventLog, streams: Any) -> Any:
+        reads.append(streams)
+        return really(log, streams)
+
+    monkeypatch.setattr(EventLog, "read_anew", read_anew)
+    for _ in range(READS_AHEAD + 5):
+        assert carry_out(in_account(alice)) == []
+    assert len(reads) == READS_AHEAD
+
+
+def test_what_is_decided_again_is_read_at_once_for_all(
+    alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_rest([a_send(alice), a_send(bob)])
+    credit_elsewhere(alice)
+    credit_elsewhere(bob)
+    sends = [a_send(each) for each in (alice, bob, alice, bob)]
+    again = carry_out(*sends)
+    assert again == sends
+    reads: list[Any] = []
+
+    def read_each_from(versions: Any, **limit: Any) -> Any:
+        reads.append(versions)
+        return reading.read_each_from(versions, **limit)
+
+    monkeypatch.setattr(eventstore.log, "read_each_from", read_each_from)
+    assert carry_out(*again) == []
+    # Two accounts, their conversations, and four messages that may be there already.
+    assert [len(versions) for versions in reads] == [8]
+    assert (tokens(alice), tokens(bob)) == (3800, 3800)
+
+
+def test_a_refusal_is_not_believed_on_what_was_read_ahead_of_a_first_try(
+    alice: UUID, settings: Settings
+) -> None:
+    """It has not looked whether the message is there already."""
+    settings.MESSAGE_PRICE = 2000
+    to_rest([a_send(alice, key="k")])
+    credit_elsewhere(alice, 1)
+    to_rest([a_send(alice)])
+    repeat = a_send(alice, key="k")
+    repeat.streams = [(Account, alice)]
+    assert event_log().is_shared(alice)
+    to_rest([repeat])
+    assert result(repeat).repeated
+
+
+def test_a_read_ahead_that_fails_harms_nobody(alice: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_rest([in_account(alice)])
+    credit_elsewhere(alice)
+    send, really = in_account(alice), EventLog.read_anew
+    again = carry_out(send)
+
+    def read_anew(log: EventLog, streams: Any) -> Any:
+        if len(streams) > 1:
+            raise OperationalError("the server closed the connection")
+        return really(log, streams)
+
+    monkeypatch.setattr(EventLog, "read_anew", read_anew)
+    assert carry_out(*again) == []
+    assert not result(send).repeated
 
 
 def test_whoever_is_always_overtaken_is_told_so(alice: UUID) -> None:

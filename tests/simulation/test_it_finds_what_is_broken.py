@@ -49,8 +49,8 @@ def the_version_2_rule(patch: pytest.MonkeyPatch) -> None:
     """Each event gets the version that is next, whatever was decided on."""
     row = eventstore.append._sqlite_row
 
-    def renumbered(position: int, at: int, event: Any, cause: Cause) -> tuple[Any, ...]:
-        of_row, stream, _, *rest = row(position, at, event, cause)
+    def renumbered(*values: Any) -> tuple[Any, ...]:
+        of_row, stream, _, *rest = row(*values)
         return (of_row, stream, stream, *rest)
 
     following = "(SELECT count(*) + 1 FROM eventstore_event WHERE stream_id = ?)"
