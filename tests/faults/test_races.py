@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,7 @@ from tests.faults.checker import check
 from tests.faults.counts import count
 from tests.faults.journal import Journal
 from tests.stack.client import OPTIONS, PASSWORD
-from tests.stack.services import Service, make_service
+from tests.stack.services import FullService, Service, make_service
 
 ROUNDS = count(short=3, full=100)
 OVERDRAFTS = count(short=1, full=20)
@@ -41,6 +42,26 @@ def test_a_hundred_parallel_sends_with_credit_for_forty(service: Service) -> Non
     for user in users:
         assert len(ledger.messages_of(user.id)) == 40
         assert ledger.balance_of(user.id) == 0
+
+
+def test_two_processes_that_share_accounts_charge_for_each_send_once() -> None:
+    """Their users send to both at once, each request with a key that is sent to both."""
+    with (
+        TemporaryDirectory(prefix="chatledger-") as folder,
+        FullService(Path(folder), webs=2) as running,
+        ThreadPoolExecutor(32) as clients,
+    ):
+        for number in range(OVERDRAFTS):
+            user = running.user(f"shared-{number}")
+            there = [replace(user, url=url) for url in running.stack.urls]
+            # More sends than it has credit for, and each of them at both.
+            sends = [(each, f"key-{key}") for key in range(60) for each in there]
+            answers = list(clients.map(lambda send: send[0].send("hello", key=send[1]), sends))
+            assert Counter(answer.status_code for answer in answers) == {201: 80, 402: 40}
+            accepted = {a.headers["location"] for a in answers if a.status_code == 201}
+            assert len(accepted) == 40
+            assert {each.tokens() for each in there} == {0}
+        assert running.ledger().violations() == []
 
 
 def test_one_key_fifty_times_in_parallel_is_one_message(service: Service) -> None:
