@@ -223,7 +223,8 @@ class EventLog(Application[UUID]):
     def _brought_up(self, old: Remembered | None, events: Sequence[RecordedEvent]) -> Any:
         """What is in memory with the events behind it; the first is the one that it ends with."""
         if old is None:
-            return self.evolved(events)
+            all_of_it = len(events) < BEHIND_MAX + 2
+            return self.evolved(events if all_of_it else each_of_stream(events[0].stream_id))
         # A database that has gone back in time may hold other events at the same versions, or none.
         if not events or events[0].event_id != old.last_event_id or len(events) > BEHIND_MAX + 1:
             return self._loaded(old.aggregate.id)

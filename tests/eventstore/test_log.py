@@ -183,6 +183,15 @@ def test_however_far_behind_something_is_it_catches_up(log: EventLog, others: in
     assert vars(log.load(Account, user_id, fresh=True)) == vars(theirs)
 
 
+def test_what_is_not_kept_in_memory_is_read_to_its_end(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_id = opened(log).id
+    theirs = debited(EventLog(), user_id, times=3 * BEHIND_MAX)
+    monkeypatch.setattr(Account, "cached", False)
+    assert vars(EventLog().load(Account, user_id)) == vars(theirs)
+
+
 def test_a_database_without_what_is_in_memory_is_believed(log: EventLog) -> None:
     user_id = opened(log).id
     debited(log, user_id, 500, times=2)
