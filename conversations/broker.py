@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +64,9 @@ class WakingRedisBroker(RedisBroker):
         self.bells = bells
         #: Told of the messages that come next, as soon as they are there.
         self.heard: Callable[[Sequence[dramatiq.Message[Any]]], None] = nobody
-        #: Whether a consumer fetches when all is done that it has fetched, instead of when some is:
-        #: then what came meanwhile comes together.
-        self.in_turns = False
+        #: Whether the thread that fetches also runs what it has fetched (`AnsweringWorker`): then
+        #: it acknowledges with the next fetch.
+        self.acknowledges_late = False
         self._breaker = Breaker()
         self._orders = Gathering("broker", self._tell, "messages wait for the sweeper")
 
@@ -92,6 +93,36 @@ class WakingRedisBroker(RedisBroker):
     def do_ack(self, queue_name: str, *args: Any) -> None:
         self._order(queue_name, "ack", *args)
 
+    def fetch(
+        self, queue_name: str, number: int, *, done: Sequence[str] = (), waits: bool
+    ) -> tuple[list[bytes], bool]:
+        """Acknowledge what is done, wait for the bell if asked to, and fetch, in one round trip.
+
+        Returns what was fetched, and whether what was done is acknowledged: if not, it is still to
+        be. Raises `redis.RedisError`.
+        """
+        try:
+            return self._fetch(queue_name, number, done, waits=waits)
+        except NoScriptError:
+            # As in `_tell`. The bell may have rung for what was not fetched: no wait for another.
+            self.client.script_load(self.scripts["dispatch"].script)
+            return self._fetch(queue_name, number, done, waits=False)
+
+    def _fetch(
+        self, queue_name: str, number: int, done: Sequence[str], *, waits: bool
+    ) -> tuple[list[bytes], bool]:
+        pipeline = self.bells.pipeline(transaction=False)
+        for message_id in done:
+            self._add(pipeline, _Order(queue_name, "ack", (message_id,)))
+        if waits:
+            # Redis goes on with what stands behind a blocking command as soon as that has ended.
+            pipeline.brpop([_bell(self.namespace, queue_name)], IDLE_SECONDS)
+        self._add(pipeline, _Order(queue_name, "fetch", (number,)))
+        *replies, fetched = pipeline.execute(raise_on_error=False)
+        if isinstance(fetched, Exception):
+            raise fetched
+        return fetched, not any(isinstance(each, Exception) for each in replies)
+
     def ring(self, queue_name: str) -> None:
         """Wake another consumer: there may be more than this one can take."""
         self._order(queue_name, "ring")
@@ -111,26 +142,29 @@ class WakingRedisBroker(RedisBroker):
             raise BrokerFull(str(error)) from None
 
     def _tell(self, orders: Sequence[_Order]) -> None:
-        script = self.scripts["dispatch"]
         try:
-            self._send(orders, script)
+            self._send(orders)
         except NoScriptError:
             # Redis came back empty: it has to be told the script again.
-            self.client.script_load(script.script)
-            self._send(orders, script)
+            self.client.script_load(self.scripts["dispatch"].script)
+            self._send(orders)
 
-    def _send(self, orders: Sequence[_Order], script: Any) -> None:
+    def _send(self, orders: Sequence[_Order]) -> None:
         pipeline = self.client.pipeline(transaction=False)
         for order in orders:
             if order.command != "ring":
-                dispatched = self._dispatch_args(order.command, order.queue_name, *order.args)
-                pipeline.execute_command("EVALSHA", script.sha, 1, self.namespace, *dispatched)
+                self._add(pipeline, order)
         for queue_name in {order.queue_name for order in orders if order.rings}:
             bell = _bell(self.namespace, queue_name)
             pipeline.lpush(bell, 1)
             pipeline.ltrim(bell, 0, 0)
         with self._breaker:
             pipeline.execute()
+
+    def _add(self, pipeline: Any, order: _Order) -> None:
+        dispatched = self._dispatch_args(order.command, order.queue_name, *order.args)
+        sha = self.scripts["dispatch"].sha
+        pipeline.execute_command("EVALSHA", sha, 1, self.namespace, *dispatched)
 
     def _dispatch_args(self, command: str, queue_name: str, *args: Any) -> list[Any]:
         return [
@@ -147,7 +181,11 @@ class WakingRedisBroker(RedisBroker):
 
 
 class _WakingConsumer(_RedisConsumer):
-    """Fetches when there is word of a message, and once a second in any case."""
+    """Fetches when there is word of a message, and once a second in any case.
+
+    Of an `AnsweringWorker` what is done is acknowledged with the next fetch, so that a message
+    whose end is not committed yet still counts as fetched.
+    """
 
     #: The last fetch brought less than was asked for: what came later has rung.
     _drained = False
@@ -155,8 +193,14 @@ class _WakingConsumer(_RedisConsumer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)  # type: ignore[no-untyped-call]  # as above
         self._has_room = threading.Event()
+        #: What is done and not acknowledged yet.
+        self._done: list[str] = []
 
     def ack(self, message: Any) -> None:
+        if self.broker.acknowledges_late:
+            self._done.append(message.options["redis_message_id"])
+            self.queued_message_ids.discard(message.message_id)
+            return
         super().ack(message)  # type: ignore[no-untyped-call]  # as above
         self._look_for_room()
 
@@ -175,17 +219,30 @@ class _WakingConsumer(_RedisConsumer):
                 self._fill(room)
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 raise dramatiq.ConnectionClosed(error) from None  # type: ignore[no-untyped-call]  # as above
+        return self.fetched_already()
+
+    def fetched_already(self) -> MessageProxy | None:
+        """The next message of those that came with the last fetch."""
         if not self.message_cache:
             return None
         message = self.message_cache.pop(0)
         self.queued_message_ids.add(message.message_id)
         return MessageProxy(message)
 
+    # Whoever stops, or lost Redis, has no next fetch that would say what is done.
+    def close(self) -> None:
+        done, self._done = self._done, []
+        with suppress(BrokerFull):
+            for message_id in done:
+                self.broker.do_ack(self.queue_name, message_id)
+        super().close()
+
     def _fill(self, room: int) -> None:
-        if self._drained:
-            bell = _bell(self.broker.namespace, self.queue_name)
-            self.broker.bells.brpop([bell], IDLE_SECONDS)
-        fetched = self.broker.do_fetch(self.queue_name, room)
+        fetched, acknowledged = self.broker.fetch(
+            self.queue_name, room, done=self._done, waits=self._drained
+        )
+        if acknowledged:
+            self._done = []
         self._drained = len(fetched) < room
         if not self._drained:
             # One bell rings for many messages: who cannot take them all passes it on.
@@ -194,8 +251,6 @@ class _WakingConsumer(_RedisConsumer):
         self.broker.heard(self.message_cache)
 
     def _room(self) -> int:
-        if self.broker.in_turns and self.outstanding_message_count:
-            return 0
         return int(self.prefetch - self.outstanding_message_count)
 
     def _look_for_room(self) -> None:

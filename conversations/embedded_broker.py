@@ -43,7 +43,6 @@ class EmbeddedBroker(StubBroker):
         self.dead_letters_by_queue = cast("Any", defaultdict(lambda: deque(maxlen=0)))
         #: As in `WakingRedisBroker`; a message comes alone here, as it is sent.
         self.heard: Callable[[Sequence[dramatiq.Message[Any]]], None] = nobody
-        self.in_turns = False
         self._straight: dict[str, ConsumerThread] = {}
         self.add_middleware(_Straight(self._straight))
 

@@ -10,8 +10,9 @@ the text. And no wait: the thread hands the end to the shared writer and goes on
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -69,6 +70,21 @@ def expect(message_ids: Iterable[UUID]) -> None:
     _ahead.expect(message_ids)
 
 
+@contextmanager
+def together() -> Iterator[None]:
+    """What this thread answers in the block is committed at its end, in one go, and by this thread.
+
+    Unless another is committing, which then commits this too.
+    """
+    ends = _here.ends = []
+    try:
+        yield
+    finally:
+        _here.ends = None
+        if ends:
+            shared_writer.carry_out_here(ends)
+
+
 def flush(timeout_seconds: float) -> None:
     """Wait until the writer owes no end any more, but not for ever."""
     _owed.flush(timeout_seconds)
@@ -77,6 +93,12 @@ def flush(timeout_seconds: float) -> None:
 def _tell(message_id: UUID, ended: Ended | None) -> None:
     if ended is not None:
         tell(message_id, ended)
+
+
+class _Here(threading.local):
+    """The ends that this thread is to commit itself, while it is to."""
+
+    ends: "list[Command[Ended | None]] | None" = None
 
 
 class _Owed:
@@ -92,6 +114,9 @@ class _Owed:
             self._number += 1
         GENERATING.inc()
         command.done.add_done_callback(partial(self._settle, message_id, began))
+        if _here.ends is not None:
+            _here.ends.append(command)
+            return
         try:
             shared_writer.submit(command)
         except StoreUnavailable as error:
@@ -150,5 +175,6 @@ def _bound(kept: dict[UUID, Any]) -> None:
         del kept[next(iter(kept))]
 
 
+_here = _Here()
 _ahead = _ReadAhead()
 _owed = _Owed()

@@ -1,15 +1,15 @@
-"""Handing over in groups: one thread delivers what many hand to it, all that is there at once.
+"""Handing over in groups: one thread at a time delivers what many hand over, all that is there.
 
 What gathers while a delivery is under way shares the next one. So the cost of a round trip is
 shared by whoever comes meanwhile, and who comes alone pays what he would pay himself.
 """
 
 import logging
-import queue
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -25,37 +25,55 @@ class TooManyWait(Exception):
 
 
 class Gathering(Generic[T]):
-    """Delivers from a thread of its own, which starts with the first thing that is handed to it.
+    """Delivers from a thread of its own, or at the end of `delivering_here` from its caller's.
 
-    `deliver` is called by that thread alone. What it cannot deliver is lost, with a line of log for
-    the first of a row of failures: this is for what somebody else brings again.
+    `deliver` is called by one thread at a time. What it cannot deliver is lost, with a line of log
+    for the first of a row of failures: this is for what somebody else brings again.
     """
 
     def __init__(self, name: str, deliver: Callable[[Sequence[T]], None], lost: str) -> None:
         self._name = name
         self._deliver = deliver
         self._lost = lost
-        self._waiting: queue.SimpleQueue[T | threading.Event] = queue.SimpleQueue()
+        self._waiting: deque[T | threading.Event] = deque()
+        #: Whoever has it delivers.
+        self._turn = threading.Lock()
+        self._some_wait = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._failing = False
 
     def add(self, thing: T) -> None:
         """Have it delivered soon; never waits. Raises `TooManyWait`."""
-        if self._waiting.qsize() >= WAITING_MAX:
+        if len(self._waiting) >= WAITING_MAX:
             raise TooManyWait(f"{WAITING_MAX} wait already")
-        self._put(thing)
+        self._waiting.append(thing)
+        if _here.owed is None:
+            self._wake()
+        else:
+            _here.owed[self] = None
 
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until all that was added so far is delivered or lost, but not for ever."""
-        if self._thread is None:
+        if not self._waiting and not self._turn.locked():
             return True
         flushed = threading.Event()
-        self._put(flushed)
+        self._waiting.append(flushed)
+        self._wake()
         return flushed.wait(timeout_seconds)
 
-    def _put(self, thing: "T | threading.Event") -> None:
-        self._waiting.put(thing)
+    def deliver_here(self) -> None:
+        """Deliver what waits in this thread, at most once, unless another is delivering."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._deliver_some()
+            finally:
+                self._turn.release()
+        if self._waiting:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._some_wait.set()
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
@@ -64,16 +82,24 @@ class Gathering(Generic[T]):
 
     def _run(self) -> None:
         while True:
-            batch = [self._waiting.get()]
-            with suppress(queue.Empty):
-                while len(batch) < TOGETHER_MAX:
-                    batch.append(self._waiting.get_nowait())
-            things = [each for each in batch if not isinstance(each, threading.Event)]
-            if things:
-                self._deliver_all(things)
-            for each in batch:
-                if isinstance(each, threading.Event):
-                    each.set()
+            self._some_wait.wait()
+            self._some_wait.clear()
+            with self._turn:
+                while self._waiting:
+                    self._deliver_some()
+
+    def _deliver_some(self) -> None:
+        """Take what waits and deliver it; whoever calls has the turn."""
+        batch: list[T | threading.Event] = []
+        with suppress(IndexError):
+            while len(batch) < TOGETHER_MAX:
+                batch.append(self._waiting.popleft())
+        things = [each for each in batch if not isinstance(each, threading.Event)]
+        if things:
+            self._deliver_all(things)
+        for each in batch:
+            if isinstance(each, threading.Event):
+                each.set()
 
     def _deliver_all(self, things: Sequence[T]) -> None:
         try:
@@ -84,3 +110,31 @@ class Gathering(Generic[T]):
             self._failing = True
         else:
             self._failing = False
+
+
+class _Here(threading.local):
+    """What this thread is to deliver itself, while it is to."""
+
+    owed: "dict[Gathering[Any], None] | None" = None
+
+
+_here = _Here()
+
+
+@contextmanager
+def delivering_here() -> Iterator[None]:
+    """What this thread adds in the block is delivered at its end, all together, by this thread.
+
+    That waits for the round trip, and saves waking a thread that fights for the interpreter's lock
+    first. While another thread is delivering it takes what was added here along.
+    """
+    if _here.owed is not None:
+        yield
+        return
+    owed = _here.owed = {}
+    try:
+        yield
+    finally:
+        _here.owed = None
+        for gathering in owed:
+            gathering.deliver_here()

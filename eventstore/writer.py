@@ -63,6 +63,8 @@ class SharedWriter:
         self._queue: queue.SimpleQueue[Command[Any]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        #: Whoever has it commits: one thread at a time.
+        self._turn = threading.Lock()
 
     @property
     def queued(self) -> int:
@@ -78,6 +80,24 @@ class SharedWriter:
             raise StoreUnavailable("too many commands wait for the database")
         self._ensure_thread()
         self._queue.put(command)
+
+    def carry_out_here(self, commands: "Sequence[Command[Any]]") -> None:
+        """Have commands carried out: by this thread, with what waits, unless another is at it.
+
+        So who has nothing else to do saves the hand-over to the writer's thread. None of them is
+        lost: what finds no room any more among those that wait fails with `StoreUnavailable`.
+        """
+        if not self._turn.acquire(blocking=False):
+            for command in commands:
+                self._submit_or_fail(command)
+            return
+        try:
+            batch = [*commands]
+            self._add_waiting(batch)
+            while batch:
+                batch = self.carry_out(batch)
+        finally:
+            self._turn.release()
 
     def carry_out(self, batch: "Sequence[Command[Any]]") -> "list[Command[Any]]":
         """Decide and commit a batch in this thread; returns those to be decided again."""
@@ -104,9 +124,10 @@ class SharedWriter:
         before = 1
         while True:
             batch = again or [self._queue.get()]
-            self._gather(batch, before)
-            before = len(batch)
-            again = self.carry_out(batch)
+            with self._turn:
+                self._gather(batch, before)
+                before = len(batch)
+                again = self.carry_out(batch)
 
     def _gather(self, batch: "list[Command[Any]]", before: int) -> None:
         """Add those that wait; when fewer do than came together before, wait a moment for them.
@@ -118,9 +139,18 @@ class SharedWriter:
             if len(batch) + self._queue.qsize() >= before:
                 break
             time.sleep(GATHER_LOOK_SECONDS)
+        self._add_waiting(batch)
+
+    def _add_waiting(self, batch: "list[Command[Any]]") -> None:
         with suppress(queue.Empty):
             while len(batch) < BATCH_MAX:
                 batch.append(self._queue.get_nowait())
+
+    def _submit_or_fail(self, command: "Command[Any]") -> None:
+        try:
+            self.submit(command)
+        except StoreUnavailable as error:
+            _tell([(command.done, None, error)])
 
 
 class Command(Generic[R]):

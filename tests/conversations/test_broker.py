@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dramatiq
 import pytest
@@ -10,9 +11,10 @@ import redis
 from django.conf import settings
 from dramatiq.broker import Broker
 
-from conversations import embedded_broker
+from conversations import embedded_broker, instant
 from conversations.broker import WakingRedisBroker, make_broker
 from conversations.embedded_broker import BrokerFull, Depth, EmbeddedBroker
+from conversations.worker import AnsweringWorker
 
 
 @pytest.fixture
@@ -87,10 +89,10 @@ def test_a_redis_that_hangs_up_or_says_nothing_is_a_lost_connection_and_no_surpr
     consumer = broker.consume("default")
     assert next(consumer) is None
 
-    def fail(*_: object) -> None:
+    def fail(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(broker.bells, "brpop", fail)
+    monkeypatch.setattr(broker.bells, "pipeline", fail)
     with pytest.raises(dramatiq.ConnectionClosed):
         next(consumer)
 
@@ -176,3 +178,94 @@ def test_a_send_does_not_wait_for_a_redis_that_says_nothing(
     may_answer.set()
     worker.start()
     assert all(arrived.acquire(timeout=5) for _ in range(20))
+
+
+def test_an_answering_worker_runs_what_it_fetches_in_one_thread_and_acknowledges_it_afterwards(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(broker, WakingRedisBroker):
+        assert not settings.REDIS_URL  # in memory, messages come without a consumer
+        return
+    threads, fetched, done = set(), [], threading.Event()
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        yield
+        # Here the ends are committed: until then the messages are the broker's to give again.
+        fetched.append(broker.depth().fetched)
+
+    monkeypatch.setattr(instant, "together", together)
+
+    @dramatiq.actor(broker=broker)
+    def note(number: int) -> None:
+        threads.add(threading.get_ident())
+        if number == 2:
+            done.set()
+
+    for number in range(3):
+        note.send(number)
+    broker.flush_orders()
+    worker = answering(broker)
+    try:
+        assert done.wait(5)
+        until = time.monotonic() + 5
+        while broker.depth() != Depth(0, 0):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        worker.stop()
+    assert fetched == [3]
+    assert threads == {worker.consumers["default"].ident}
+
+
+def test_what_is_done_when_a_consumer_closes_is_acknowledged(broker: Broker) -> None:
+    if not isinstance(broker, WakingRedisBroker):
+        assert not settings.REDIS_URL  # as above
+        return
+
+    @dramatiq.actor(broker=broker)
+    def note() -> None: ...
+
+    broker.acknowledges_late = True
+    note.send()
+    broker.flush_orders()
+    consumer = broker.consume("default", prefetch=5)
+    message = next(consumer)
+    assert message is not None
+    consumer.ack(message)
+    assert broker.depth() == Depth(0, 1)
+    consumer.close()
+    broker.flush_orders()
+    assert broker.depth() == Depth(0, 0)
+
+
+def test_a_redis_that_forgot_its_scripts_still_hears_what_is_done_and_gives_what_it_has(
+    broker: Broker,
+) -> None:
+    if not isinstance(broker, WakingRedisBroker):
+        assert not settings.REDIS_URL  # as above
+        return
+
+    @dramatiq.actor(broker=broker)
+    def note() -> None: ...
+
+    note.send()
+    broker.flush_orders()
+    ((first,), _) = broker.fetch("default", 5, waits=True)
+    note.send()
+    broker.flush_orders()
+    broker.client.script_flush()
+    done = dramatiq.Message.decode(first).options["redis_message_id"]
+    began = time.monotonic()
+    fetched, acknowledged = broker.fetch("default", 5, done=[done], waits=True)
+    assert (len(fetched), acknowledged) == (1, True)
+    assert time.monotonic() - began < 0.5
+    assert broker.depth() == Depth(0, 1)
+
+
+def answering(broker: WakingRedisBroker) -> AnsweringWorker:
+    broker.acknowledges_late = True
+    worker = AnsweringWorker(broker, worker_threads=0, worker_timeout=100)
+    worker.queue_prefetch = 5
+    worker.start()
+    return worker

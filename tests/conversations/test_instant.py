@@ -1,6 +1,7 @@
 """Responders that know their response at once: no lease, one look for many, the same one end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,14 +12,14 @@ from accounts.domain import Account
 from conversations import instant
 from conversations.commands import fail_message
 from conversations.ends import Ended, end_of
-from conversations.instant import answer, expect, flush
+from conversations.instant import answer, expect, flush, together
 from conversations.responders import InstantResponder
 from conversations.responders.dummy import RESPONSES, DummyResponder
 from eventstore.database import StoreUnavailable
 from eventstore.leases import get_leases
 from eventstore.log import event_log
 from eventstore.reading import read_stream
-from eventstore.writer import shared_writer
+from eventstore.writer import Command, shared_writer
 from tests.conversations.conftest import CAUSE, Send
 
 SECONDS = 5.0
@@ -128,6 +129,26 @@ def test_an_end_that_cannot_be_written_is_left_to_the_sweeper(
     assert f"message {message_id} could not be worked on: away" in caplog.messages
     answer(message_id, DUMMY)
     assert ended(message_id).status == "done"
+
+
+def test_what_is_answered_together_is_committed_once_and_at_the_end(
+    alice: UUID, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    really = shared_writer.carry_out_here
+
+    def carry_out_here(commands: Sequence[Command[Any]]) -> None:
+        batches.append(len(commands))
+        really(commands)
+
+    monkeypatch.setattr(shared_writer, "carry_out_here", carry_out_here)
+    messages = [send(alice).message_id for _ in range(3)]
+    with together():
+        for each in messages:
+            answer(each, DUMMY)
+        assert not any(map(end_of, messages))
+    assert batches == [3]
+    assert {ended(each).status for each in messages} == {"done"}
 
 
 def test_a_thread_waits_when_the_writer_owes_too_much(

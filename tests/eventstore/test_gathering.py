@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from eventstore import gathering
-from eventstore.gathering import Gathering, TooManyWait
+from eventstore.gathering import Gathering, TooManyWait, delivering_here
 
 SECONDS = 5.0
 
@@ -91,3 +91,66 @@ def test_a_flush_waits_for_what_is_under_way_and_not_for_ever(
     assert not numbers.flush(0.05)
     recipient.may_end.release()
     assert numbers.flush(SECONDS)
+
+
+def test_what_is_added_here_is_delivered_at_the_end_all_together_and_by_the_same_thread() -> None:
+    deliveries: list[tuple[int, list[int]]] = []
+
+    def deliver(numbers: Sequence[int]) -> None:
+        deliveries.append((threading.get_ident(), list(numbers)))
+
+    numbers = Gathering("numbers", deliver, "numbers are lost")
+    with delivering_here():
+        numbers.add(1)
+        with delivering_here():
+            numbers.add(2)
+        assert deliveries == []
+    assert deliveries == [(threading.get_ident(), [1, 2])]
+    numbers.add(3)
+    assert numbers.flush(SECONDS)
+    assert [them for _, them in deliveries] == [[1, 2], [3]]
+    assert deliveries[1][0] != threading.get_ident()
+
+
+def test_who_delivers_here_does_not_wait_while_another_delivers(
+    numbers: Gathering[int], recipient: Recipient
+) -> None:
+    begin(numbers, recipient, 1)
+    with delivering_here():
+        numbers.add(2)
+        numbers.add(3)
+    assert recipient.deliveries == []
+    recipient.may_end.release(2)
+    assert numbers.flush(SECONDS)
+    assert recipient.deliveries == [[1], [2, 3]]
+
+
+def test_what_comes_while_somebody_delivers_here_is_delivered_after_it(
+    numbers: Gathering[int], recipient: Recipient
+) -> None:
+    def here() -> None:
+        with delivering_here():
+            numbers.add(1)
+
+    thread = threading.Thread(target=here)
+    thread.start()
+    assert recipient.began.acquire(timeout=SECONDS)
+    numbers.add(2)
+    assert not numbers.flush(0.05)
+    recipient.may_end.release(2)
+    thread.join(SECONDS)
+    assert numbers.flush(SECONDS)
+    assert recipient.deliveries == [[1], [2]]
+
+
+def test_what_is_lost_here_hurts_nobody(
+    numbers: Gathering[int], recipient: Recipient, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipient.errors.append(ConnectionError("nobody answers"))
+    recipient.may_end.release(2)
+    with delivering_here():
+        numbers.add(1)
+    with delivering_here():
+        numbers.add(2)
+    assert recipient.deliveries == [[2]]
+    assert caplog.messages == ["numbers are lost (1): nobody answers"]

@@ -364,6 +364,79 @@ def test_nobody_waits_for_ever_for_a_writer_that_is_stuck(monkeypatch: pytest.Mo
         asyncio.run(asyncio.wait_for(on_a_loop(), WAIT_SECONDS_MAX))
 
 
+def test_who_has_its_commands_carried_out_here_takes_along_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SharedWriter, "_ensure_thread", lambda _: None)
+    shared, batches = SharedWriter(), batches_of(monkeypatch)
+    waiting, mine = asked(starting(uuid4())), [asked(starting(uuid4())) for _ in range(2)]
+    shared.submit(waiting)
+    shared.carry_out_here(mine)
+    assert [result(each) for each in (*mine, waiting)] == [1, 2, 3]
+    assert batches == [(threading.get_ident(), 3)]
+
+
+def test_who_has_it_carried_out_here_hears_a_refusal_of_fresh_state() -> None:
+    stream, shared = uuid4(), SharedWriter()
+    first, second = asked(starting(stream)), asked(starting(stream))
+    shared.carry_out_here([first])
+    shared.carry_out_here([second])
+    assert isinstance(refusal(second), Taken)
+
+
+def test_two_threads_never_commit_at_once_and_neither_waits_for_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, batches = SharedWriter(), batches_of(monkeypatch)
+    begun, may_end, really = threading.Event(), threading.Event(), writer._append_and_commit
+
+    def slowly(jobs: Sequence[Job]) -> list[Outcome]:
+        begun.set()
+        assert may_end.wait(WAIT_SECONDS_MAX)
+        return really(jobs)
+
+    monkeypatch.setattr(writer, "_append_and_commit", slowly)
+    first, second = asked(starting(uuid4())), asked(starting(uuid4()))
+    here = threading.Thread(target=shared.carry_out_here, args=([first],))
+    here.start()
+    assert begun.wait(WAIT_SECONDS_MAX)
+    shared.carry_out_here([second])  # does not wait
+    third: Future[int] = Future()
+    shared.submit(Command(starting(uuid4()), third))
+    assert not third.done()
+    assert len(batches) == 1
+    may_end.set()
+    here.join(WAIT_SECONDS_MAX)
+    assert third.result(WAIT_SECONDS_MAX) == 3
+    assert [result(each) for each in (first, second)] == [1, 2]
+    assert batches[0][0] == here.ident
+    assert {thread for thread, _ in batches[1:]}.isdisjoint({here.ident, threading.get_ident()})
+
+
+def test_what_finds_no_room_fails_and_takes_nobody_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SharedWriter, "_ensure_thread", lambda _: None)
+    monkeypatch.setattr(writer, "QUEUED_MAX", 1)
+    shared = SharedWriter()
+    fits, does_not = asked(starting(uuid4())), asked(starting(uuid4()))
+    with shared._turn:
+        shared.carry_out_here([fits, does_not])
+    assert isinstance(refusal(does_not), StoreUnavailable)
+    assert not fits.done.done()
+
+
+def batches_of(patch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The thread and the size of each batch that is carried out from now on."""
+    batches: list[tuple[int, int]] = []
+    really = SharedWriter.carry_out
+
+    def carry_out(self: SharedWriter, batch: Sequence[Command[Any]]) -> list[Command[Any]]:
+        batches.append((threading.get_ident(), len(batch)))
+        return really(self, batch)
+
+    patch.setattr(SharedWriter, "carry_out", carry_out)
+    return batches
+
+
 # Several commands in one batch
 
 
