@@ -14,7 +14,6 @@ from conversations import instant
 from conversations.broker import WakingRedisBroker, broker
 from conversations.metrics import WORKER_THREADS
 from conversations.responders import InstantResponder, make_responder
-from eventstore.gathering import delivering_here
 
 #: How often an idle worker thread looks whether it shall stop, and how long the others may take.
 IDLE_MS = 500
@@ -107,7 +106,7 @@ class _AnsweringThread(ConsumerThread):
 
     def handle_message(self, message: Any) -> None:
         next_one: Any = message
-        with delivering_here(), instant.together():
+        with instant.together():
             while next_one is not None:
                 super().handle_message(next_one)
                 self._run_waiting()

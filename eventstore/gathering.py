@@ -6,6 +6,7 @@ shared by whoever comes meanwhile, and who comes alone pays what he would pay hi
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ T = TypeVar("T")
 #: What one delivery takes at most, and what may wait for one.
 TOGETHER_MAX = 256
 WAITING_MAX = 10_000
+#: Who delivers here waits for whoever is told; one that took longer is left to a thread that may.
+HERE_SECONDS_MAX = 0.05
 
 
 class TooManyWait(Exception):
@@ -42,6 +45,8 @@ class Gathering(Generic[T]):
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._failing = False
+        #: The last delivery failed or took long: whoever is told may be away.
+        self._slow = False
 
     def add(self, thing: T) -> None:
         """Have it delivered soon; never waits. Raises `TooManyWait`."""
@@ -63,8 +68,8 @@ class Gathering(Generic[T]):
         return flushed.wait(timeout_seconds)
 
     def deliver_here(self) -> None:
-        """Deliver what waits in this thread, at most once, unless another is delivering."""
-        if self._turn.acquire(blocking=False):
+        """Deliver what waits in this thread, once; unless another is at it, or it may take long."""
+        if not self._slow and self._turn.acquire(blocking=False):
             try:
                 self._deliver_some()
             finally:
@@ -102,6 +107,7 @@ class Gathering(Generic[T]):
                 each.set()
 
     def _deliver_all(self, things: Sequence[T]) -> None:
+        began = time.monotonic()
         try:
             self._deliver(things)
         except Exception as error:  # noqa: BLE001 (it must not die of anything)
@@ -110,6 +116,7 @@ class Gathering(Generic[T]):
             self._failing = True
         else:
             self._failing = False
+        self._slow = self._failing or time.monotonic() - began > HERE_SECONDS_MAX
 
 
 class _Here(threading.local):
@@ -126,7 +133,8 @@ def delivering_here() -> Iterator[None]:
     """What this thread adds in the block is delivered at its end, all together, by this thread.
 
     That waits for the round trip, and saves waking a thread that fights for the interpreter's lock
-    first. While another thread is delivering it takes what was added here along.
+    first. While another thread is delivering it takes what was added here along. Of who is away
+    this thread finds out once; until the other has got through quickly again, it is the other's.
     """
     if _here.owed is not None:
         yield

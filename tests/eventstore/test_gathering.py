@@ -154,3 +154,33 @@ def test_what_is_lost_here_hurts_nobody(
         numbers.add(2)
     assert recipient.deliveries == [[2]]
     assert caplog.messages == ["numbers are lost (1): nobody answers"]
+
+
+@pytest.mark.parametrize("why", ["slow", "failed"])
+def test_who_delivers_here_leaves_one_that_is_away_to_the_thread_until_it_is_back(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def deliver(_: Sequence[int]) -> None:
+        threads.append(threading.get_ident())
+        if why == "failed" and len(threads) == 1:
+            raise ConnectionError
+
+    numbers = Gathering("numbers", deliver, "numbers are lost")
+
+    def here(number: int) -> None:
+        with delivering_here():
+            numbers.add(number)
+        assert numbers.flush(SECONDS)
+
+    if why == "slow":
+        monkeypatch.setattr(gathering, "HERE_SECONDS_MAX", -1.0)
+    here(1)
+    here(2)
+    monkeypatch.setattr(gathering, "HERE_SECONDS_MAX", SECONDS)
+    numbers.add(3)
+    assert numbers.flush(SECONDS)
+    here(4)
+    me = threading.get_ident()
+    assert [thread == me for thread in threads] == [True, False, False, True]

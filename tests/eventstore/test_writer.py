@@ -36,6 +36,7 @@ from eventstore.cause import Cause
 from eventstore.database import StoreUnavailable
 from eventstore.decisions import CONFLICTS_MAX, Append, Decision, Raced, View
 from eventstore.domain import Refused
+from eventstore.gathering import Gathering
 from eventstore.log import READS_AHEAD, EventLog, event_log
 from eventstore.marker import appended
 from eventstore.reading import max_position, read_events, read_stream
@@ -438,6 +439,20 @@ def batches_of(patch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 # Several commands in one batch
+
+
+def test_what_follows_a_batch_is_handed_over_together_before_anybody_hears() -> None:
+    told: list[tuple[int, list[int], bool]] = []
+    commands: list[Command[int]] = []
+
+    def deliver(positions: Sequence[int]) -> None:
+        heard = any(each.done.done() for each in commands)
+        told.append((threading.get_ident(), sorted(positions), heard))
+
+    positions = Gathering[int]("positions", deliver, "positions are lost")
+    commands += [asked(starting(uuid4()), positions.add) for _ in range(3)]
+    assert carry_out(*commands) == []
+    assert told == [(threading.get_ident(), [1, 2, 3], False)]
 
 
 def test_two_sends_of_one_account_share_a_commit(alice: UUID) -> None:
