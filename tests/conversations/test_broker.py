@@ -191,6 +191,7 @@ def test_an_answering_worker_runs_what_it_fetches_in_one_thread_and_acknowledges
     @contextmanager
     def together() -> Iterator[None]:
         yield
+        broker.flush_orders()
         # Here the ends are committed: until then the messages are the broker's to give again.
         fetched.append(broker.depth().fetched)
 

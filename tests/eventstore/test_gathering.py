@@ -152,6 +152,7 @@ def test_what_is_lost_here_hurts_nobody(
         numbers.add(1)
     with delivering_here():
         numbers.add(2)
+    assert numbers.flush(SECONDS)
     assert recipient.deliveries == [[2]]
     assert caplog.messages == ["numbers are lost (1): nobody answers"]
 
