@@ -14,6 +14,7 @@ from conversations import instant
 from conversations.broker import WakingRedisBroker, broker
 from conversations.metrics import WORKER_THREADS
 from conversations.responders import InstantResponder, make_responder
+from eventstore.gathering import gathered
 
 #: How often an idle worker thread looks whether it shall stop, and how long the others may take.
 IDLE_MS = 500
@@ -106,7 +107,7 @@ class _AnsweringThread(ConsumerThread):
 
     def handle_message(self, message: Any) -> None:
         next_one: Any = message
-        with instant.together():
+        with gathered(here=True), instant.together():
             while next_one is not None:
                 super().handle_message(next_one)
                 self._run_waiting()

@@ -6,7 +6,6 @@ shared by whoever comes meanwhile, and who comes alone pays what he would pay hi
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,8 +18,6 @@ T = TypeVar("T")
 #: What one delivery takes at most, and what may wait for one.
 TOGETHER_MAX = 256
 WAITING_MAX = 10_000
-#: Who delivers here waits for whoever is told; one that took longer is left to a thread that may.
-HERE_SECONDS_MAX = 0.05
 
 
 class TooManyWait(Exception):
@@ -28,7 +25,7 @@ class TooManyWait(Exception):
 
 
 class Gathering(Generic[T]):
-    """Delivers from a thread of its own, or at the end of `delivering_here` from its caller's.
+    """Delivers from a thread of its own, or at the end of `gathered` from its caller's.
 
     `deliver` is called by one thread at a time. What it cannot deliver is lost, with a line of log
     for the first of a row of failures: this is for what somebody else brings again.
@@ -45,8 +42,6 @@ class Gathering(Generic[T]):
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._failing = False
-        #: The last delivery failed or took long: whoever is told may be away.
-        self._slow = False
 
     def add(self, thing: T) -> None:
         """Have it delivered soon; never waits. Raises `TooManyWait`."""
@@ -67,17 +62,18 @@ class Gathering(Generic[T]):
         self._wake()
         return flushed.wait(timeout_seconds)
 
-    def deliver_here(self) -> None:
-        """Deliver what waits in this thread, once; unless another is at it, or it may take long."""
-        if not self._slow and self._turn.acquire(blocking=False):
+    def hand_over(self, *, here: bool) -> None:
+        """Have what waits delivered: `here` in this thread, once, unless another is at it."""
+        if here and self._turn.acquire(blocking=False):
             try:
                 self._deliver_some()
             finally:
                 self._turn.release()
-        if self._waiting:
-            self._wake()
+        self._wake()
 
     def _wake(self) -> None:
+        if not self._waiting:
+            return
         self._some_wait.set()
         if self._thread is None:
             with self._starting:
@@ -107,7 +103,6 @@ class Gathering(Generic[T]):
                 each.set()
 
     def _deliver_all(self, things: Sequence[T]) -> None:
-        began = time.monotonic()
         try:
             self._deliver(things)
         except Exception as error:  # noqa: BLE001 (it must not die of anything)
@@ -116,11 +111,10 @@ class Gathering(Generic[T]):
             self._failing = True
         else:
             self._failing = False
-        self._slow = self._failing or time.monotonic() - began > HERE_SECONDS_MAX
 
 
 class _Here(threading.local):
-    """What this thread is to deliver itself, while it is to."""
+    """What this thread is to hand over itself, while it is to."""
 
     owed: "dict[Gathering[Any], None] | None" = None
 
@@ -129,12 +123,12 @@ _here = _Here()
 
 
 @contextmanager
-def delivering_here() -> Iterator[None]:
-    """What this thread adds in the block is delivered at its end, all together, by this thread.
+def gathered(*, here: bool = False) -> Iterator[None]:
+    """What this thread adds in the block is handed over at its end, all of it together.
 
-    That waits for the round trip, and saves waking a thread that fights for the interpreter's lock
-    first. While another thread is delivering it takes what was added here along. Of who is away
-    this thread finds out once; until the other has got through quickly again, it is the other's.
+    With `here` this thread delivers it, for one that has nothing else to do: it waits for the round
+    trip, and saves waking another that fights for the interpreter's lock first. While another is
+    delivering, that one takes it along. A block within a block belongs to the outer one.
     """
     if _here.owed is not None:
         yield
@@ -145,4 +139,4 @@ def delivering_here() -> Iterator[None]:
     finally:
         _here.owed = None
         for gathering in owed:
-            gathering.deliver_here()
+            gathering.hand_over(here=here)

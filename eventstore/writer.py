@@ -31,7 +31,7 @@ from eventstore.database import (
 )
 from eventstore.decisions import CONFLICTS_MAX, Append, Decision, Raced, View
 from eventstore.domain import Aggregate, Refused
-from eventstore.gathering import delivering_here
+from eventstore.gathering import gathered
 from eventstore.log import EventLog, Stream, event_log
 from eventstore.marker import appended
 from eventstore.metrics import COMMIT_FAILURES, COMMIT_JOBS, COMMIT_QUEUE, COMMIT_SECONDS
@@ -245,7 +245,7 @@ class _Batch:
 
     def deliver(self) -> None:
         """Tell the callers, all that wait on one event loop in one wake-up."""
-        with delivering_here():
+        with gathered():
             for command, result, error in self._results:
                 if error is None:
                     command.go_on(result)

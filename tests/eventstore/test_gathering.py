@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from eventstore import gathering
-from eventstore.gathering import Gathering, TooManyWait, delivering_here
+from eventstore.gathering import Gathering, TooManyWait, gathered
 
 SECONDS = 5.0
 
@@ -100,9 +100,9 @@ def test_what_is_added_here_is_delivered_at_the_end_all_together_and_by_the_same
         deliveries.append((threading.get_ident(), list(numbers)))
 
     numbers = Gathering("numbers", deliver, "numbers are lost")
-    with delivering_here():
+    with gathered(here=True):
         numbers.add(1)
-        with delivering_here():
+        with gathered(here=True):
             numbers.add(2)
         assert deliveries == []
     assert deliveries == [(threading.get_ident(), [1, 2])]
@@ -116,7 +116,7 @@ def test_who_delivers_here_does_not_wait_while_another_delivers(
     numbers: Gathering[int], recipient: Recipient
 ) -> None:
     begin(numbers, recipient, 1)
-    with delivering_here():
+    with gathered(here=True):
         numbers.add(2)
         numbers.add(3)
     assert recipient.deliveries == []
@@ -129,7 +129,7 @@ def test_what_comes_while_somebody_delivers_here_is_delivered_after_it(
     numbers: Gathering[int], recipient: Recipient
 ) -> None:
     def here() -> None:
-        with delivering_here():
+        with gathered(here=True):
             numbers.add(1)
 
     thread = threading.Thread(target=here)
@@ -148,40 +148,25 @@ def test_what_is_lost_here_hurts_nobody(
 ) -> None:
     recipient.errors.append(ConnectionError("nobody answers"))
     recipient.may_end.release(2)
-    with delivering_here():
+    with gathered(here=True):
         numbers.add(1)
-    with delivering_here():
+    with gathered(here=True):
         numbers.add(2)
     assert numbers.flush(SECONDS)
     assert recipient.deliveries == [[2]]
     assert caplog.messages == ["numbers are lost (1): nobody answers"]
 
 
-@pytest.mark.parametrize("why", ["slow", "failed"])
-def test_who_delivers_here_leaves_one_that_is_away_to_the_thread_until_it_is_back(
-    why: str, monkeypatch: pytest.MonkeyPatch
+def test_what_is_gathered_is_delivered_together_by_the_other_thread(
+    numbers: Gathering[int], recipient: Recipient
 ) -> None:
-    threads: list[int] = []
-
-    def deliver(_: Sequence[int]) -> None:
-        threads.append(threading.get_ident())
-        if why == "failed" and len(threads) == 1:
-            raise ConnectionError
-
-    numbers = Gathering("numbers", deliver, "numbers are lost")
-
-    def here(number: int) -> None:
-        with delivering_here():
-            numbers.add(number)
-        assert numbers.flush(SECONDS)
-
-    if why == "slow":
-        monkeypatch.setattr(gathering, "HERE_SECONDS_MAX", -1.0)
-    here(1)
-    here(2)
-    monkeypatch.setattr(gathering, "HERE_SECONDS_MAX", SECONDS)
-    numbers.add(3)
+    with gathered():
+        numbers.add(1)
+        with gathered(here=True):
+            numbers.add(2)
+        assert not recipient.began.acquire(timeout=0.05)
+    # Nobody has been waited for.
+    assert recipient.deliveries == []
+    recipient.may_end.release()
     assert numbers.flush(SECONDS)
-    here(4)
-    me = threading.get_ident()
-    assert [thread == me for thread in threads] == [True, False, False, True]
+    assert recipient.deliveries == [[1, 2]]

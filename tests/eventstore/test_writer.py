@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -36,7 +37,7 @@ from eventstore.cause import Cause
 from eventstore.database import StoreUnavailable
 from eventstore.decisions import CONFLICTS_MAX, Append, Decision, Raced, View
 from eventstore.domain import Refused
-from eventstore.gathering import Gathering
+from eventstore.gathering import Gathering, gathered
 from eventstore.log import READS_AHEAD, EventLog, event_log
 from eventstore.marker import appended
 from eventstore.reading import max_position, read_events, read_stream
@@ -441,18 +442,19 @@ def batches_of(patch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 # Several commands in one batch
 
 
-def test_what_follows_a_batch_is_handed_over_together_before_anybody_hears() -> None:
-    told: list[tuple[int, list[int], bool]] = []
-    commands: list[Command[int]] = []
+@pytest.mark.parametrize("here", [False, True])
+def test_what_follows_a_batch_is_handed_over_together(*, here: bool) -> None:
+    told: list[tuple[bool, list[int]]] = []
+    me = threading.get_ident()
 
     def deliver(positions: Sequence[int]) -> None:
-        heard = any(each.done.done() for each in commands)
-        told.append((threading.get_ident(), sorted(positions), heard))
+        told.append((threading.get_ident() == me, sorted(positions)))
 
     positions = Gathering[int]("positions", deliver, "positions are lost")
-    commands += [asked(starting(uuid4()), positions.add) for _ in range(3)]
-    assert carry_out(*commands) == []
-    assert told == [(threading.get_ident(), [1, 2, 3], False)]
+    with gathered(here=True) if here else nullcontext():
+        assert carry_out(*(asked(starting(uuid4()), positions.add) for _ in range(3))) == []
+    assert positions.flush(5)
+    assert told == [(here, [1, 2, 3])]
 
 
 def test_two_sends_of_one_account_share_a_commit(alice: UUID) -> None:
