@@ -173,9 +173,24 @@ PAYMENT = (
     Mutant(
         "what follows a send is done before its caller hears, and once",
         "eventstore/writer.py",
-        "            if error is None:\n                command.go_on(result)\n",
-        "",
+        "                if error is None:\n                    command.go_on(result)\n",
+        "                pass\n",
         (WRITER,),
+    ),
+    Mutant(
+        "one thread of a process commits at a time",
+        "eventstore/writer.py",
+        "        if not self._turn.acquire(blocking=False):\n",
+        "        if not (self._turn.acquire(blocking=False) or self._turn.locked()):\n",
+        (WRITER,),
+    ),
+    Mutant(
+        "a message is acknowledged after its end is committed",
+        "conversations/broker.py",
+        "        if self.broker.acknowledges_late:\n            self._done",
+        "        if not self.broker.acknowledges_late:\n            self._done",
+        ("tests/conversations/test_broker.py",),
+        profile="full",
     ),
 )
 
