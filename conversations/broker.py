@@ -55,8 +55,9 @@ class _Order:
 class WakingRedisBroker(RedisBroker):
     """The Redis broker, which enqueues and acknowledges in groups, and rings for an idle consumer.
 
-    Neither waits for Redis: an order that is lost is a message that the sweeper brings again, or
-    one that is delivered twice, which changes nothing.
+    Only an `AnsweringWorker`, which has nothing else to do, waits for Redis. An order that is lost
+    is a message that the sweeper brings again, or one that is delivered twice, which changes
+    nothing.
     """
 
     def __init__(self, *, bells: "redis.Redis", **options: Any) -> None:
@@ -119,9 +120,13 @@ class WakingRedisBroker(RedisBroker):
             pipeline.brpop([_bell(self.namespace, queue_name)], IDLE_SECONDS)
         self._add(pipeline, _Order(queue_name, "fetch", (number,)))
         *replies, fetched = pipeline.execute(raise_on_error=False)
+        acks, bell = replies[: len(done)], replies[len(done) :]
         if isinstance(fetched, Exception):
             raise fetched
-        return fetched, not any(isinstance(each, Exception) for each in replies)
+        # A bell that cannot ring must not be asked again at once; but what came is there.
+        if bell and isinstance(bell[0], Exception) and not fetched:
+            raise bell[0]
+        return fetched, not any(isinstance(each, Exception) for each in acks)
 
     def ring(self, queue_name: str) -> None:
         """Wake another consumer: there may be more than this one can take."""
@@ -184,7 +189,7 @@ class _WakingConsumer(_RedisConsumer):
     """Fetches when there is word of a message, and once a second in any case.
 
     Of an `AnsweringWorker` what is done is acknowledged with the next fetch, so that a message
-    whose end is not committed yet still counts as fetched.
+    whose end that thread has not committed yet still counts as fetched.
     """
 
     #: The last fetch brought less than was asked for: what came later has rung.

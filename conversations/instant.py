@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from accounts.domain import Account
 from conversations.cancelling import tell
 from conversations.commands import responding
 from conversations.domain import Exchange
@@ -62,7 +63,10 @@ def answer(message_id: UUID, responder: InstantResponder) -> None:
     decision = responding(
         exchange, text, usage=usage, attempt=attempt, model=responder.model, cause=cause
     )
-    _owed.hand_over(message_id, Command(decision, Future(), partial(_tell, message_id)), began)
+    # Web writes to the account too; the end does so where something may be refunded.
+    streams = [(Account, exchange.user_id)] if exchange.usage_prices is not None else []
+    command = Command(decision, Future(), partial(_tell, message_id), streams)
+    _owed.hand_over(message_id, command, began)
 
 
 def expect(message_ids: Iterable[UUID]) -> None:

@@ -124,7 +124,7 @@ class EventLog(Application[UUID]):
         It comes from memory where it can; what another process has appended since shows as a
         conflict at the save. `fresh` reads the stream anew.
         """
-        known = None if fresh else self._remembered(stream_id)
+        known = None if fresh or not kind.cached else self._remembered(stream_id)
         if known is not None:
             return copy_of(known.aggregate, kind, stream_id)
         return copy_of(self.read_anew([(kind, stream_id)])[stream_id], kind, stream_id)
@@ -236,7 +236,7 @@ class EventLog(Application[UUID]):
         return aggregate
 
     def _loaded(self, stream_id: UUID) -> Any:
-        """What the snapshot and the events behind it make, from now on in memory, or None."""
+        """What the snapshot and the events behind it make, or None; kept if its kind is."""
         self.evict(stream_id)
         store = self.snapshots
         aggregate = evolve(None, store.get(stream_id, desc=True, limit=1) if store else ())
@@ -244,7 +244,7 @@ class EventLog(Application[UUID]):
         # With the event that the snapshot ends with, for its id.
         events = list(each_of_stream(stream_id, max(0, version - 1)))
         aggregate = self._evolved(aggregate, [each for each in events if each.version > version])
-        if aggregate is not None:
+        if aggregate is not None and aggregate.cached:
             last_id = events[-1].event_id if events else None
             self._memory.put(stream_id, Remembered(aggregate, last_id))
         return aggregate

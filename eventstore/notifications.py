@@ -15,6 +15,7 @@ from typing import Any
 from django.db import connection
 
 from eventstore.append import APPENDED_CHANNEL
+from eventstore.database import CONNECTION_ERRORS
 from eventstore.marker import appended
 from eventstore.reading import max_position
 
@@ -91,6 +92,10 @@ class Ear:
             self.close()
             raise
 
+    def is_open(self) -> bool:
+        """Whether it listens, as far as it knows."""
+        return self._connection is not None
+
     def close(self) -> None:
         """Hear nothing any more."""
         if self._connection is not None:
@@ -100,10 +105,13 @@ class Ear:
 
     def _connect(self) -> None:
         own = connection.copy()
-        own.ensure_connection()
-        with own.cursor() as cursor:
-            for channel in self._channels:
-                cursor.execute(f'LISTEN "{channel}"')
+        try:
+            with own.cursor() as cursor:
+                for channel in self._channels:
+                    cursor.execute(f'LISTEN "{channel}"')
+        except Exception:
+            own.close()
+            raise
         self._connection, self._descriptor = own, own.connection.fileno()
         self._readable.register(self._descriptor, select.POLLIN)
 
@@ -123,16 +131,17 @@ class AppendsHeard:
     """How far PostgreSQL has announced the log to be, for the one thread that follows it.
 
     That thread listens itself, while it waits: between an append and whoever shows it stands no
-    other one. Both methods raise what Django raises when the connection is lost.
+    other one. Where nothing can be heard it looks by itself, as often as it likes to wait.
     """
 
     def __init__(self) -> None:
         self._ear = Ear(APPENDED_CHANNEL)
+        self._complained = False
 
     @property
     def value(self) -> int:
         """The highest position that has been announced."""
-        self._ear.hear(0)
+        self._hear(0)
         return appended.value
 
     def wait(self, at_least: int, timeout_seconds: float) -> bool:
@@ -140,15 +149,29 @@ class AppendsHeard:
 
         That is the end of the time, and that it has only just begun to listen.
         """
+        if not self._ear.is_open():
+            self._hear(0)
+            return not self._ear.is_open() and appended.wait(at_least, timeout_seconds)
         until = time.monotonic() + timeout_seconds
         while appended.value < at_least:
-            if not self._ear.hear(max(0.0, until - time.monotonic())):
+            if not self._hear(max(0.0, until - time.monotonic())):
                 return False
         return True
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more; for the thread that did."""
         self._ear.close()
+
+    def _hear(self, timeout_seconds: float) -> bool:
+        try:
+            heard = self._ear.hear(timeout_seconds)
+        except CONNECTION_ERRORS as error:
+            if not self._complained:
+                logger.warning("appends are looked for, not heard: %s", error)
+            self._complained = True
+            return False
+        self._complained = self._complained and not heard
+        return heard
 
 
 class Listener(threading.Thread):

@@ -1,4 +1,4 @@
-"""The shared writer: one thread a process that decides commands and commits them, many at a time.
+"""The shared writer: one thread at a time decides a process's commands and commits many together.
 
 What queues up while a commit is in flight shares the next one. That is what lets thirty callers
 store four times as many sends a second as thirty transactions would, and on SQLite it is also what
@@ -157,7 +157,7 @@ class SharedWriter:
 class Command(Generic[R]):
     """A decision on its way through the writer, and the future that waits for its result.
 
-    `then` is called with the result in the writer's thread, before anybody hears of it. `streams`
+    `then` is called with the result by whoever committed it, before anybody hears of it. `streams`
     are those that it decides on, as far as that is known: where others write too, they are read
     anew before it is decided, in one read for the whole batch.
     """

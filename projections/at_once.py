@@ -1,8 +1,8 @@
 """A batch as one statement of PostgreSQL: one round trip, and a transaction by itself.
 
 Its parts are the statements that would else follow each other, and they do not see each other's
-rows. So it is for a batch in which no table has its rows changed twice; new rows do not count: no
-other statement of a batch is about them.
+rows. So it is for a batch in which no table has its rows changed, or built upon, twice. Rows that
+are merely new do not count: no other statement of a batch is about them.
 """
 
 from collections.abc import Sequence

@@ -18,8 +18,8 @@ class Command:
     """A statement with its parameters; with `many`, one list of parameters a row.
 
     In its database's own words: the marks are `?` on SQLite, `%s` on PostgreSQL. There, a statement
-    on a read model has a second form, `gated`, for `projections.at_once`; `changes` is the table in
-    which it updates or deletes rows.
+    on a read model has a second form, `gated`, for `projections.at_once`; `changes` is the table
+    whose rows it updates, deletes or builds upon.
     """
 
     sql: str

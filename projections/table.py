@@ -81,6 +81,8 @@ class Table:
             f" (SELECT {count}, {total} {last} = given.{owner} {newest}) AS last ON true"
             f" WINDOW so_far AS {so_far}",
             names=names,
+            # It builds on rows that are there: no other may change them beside it.
+            changes=True,
         )
 
     def update(self, *columns: str) -> "Statement":

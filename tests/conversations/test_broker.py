@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dramatiq
 import pytest
@@ -262,6 +262,54 @@ def test_a_redis_that_forgot_its_scripts_still_hears_what_is_done_and_gives_what
     assert (len(fetched), acknowledged) == (1, True)
     assert time.monotonic() - began < 0.5
     assert broker.depth() == Depth(0, 1)
+
+
+def test_what_could_not_be_acknowledged_still_is_to_be(broker: Broker) -> None:
+    if not isinstance(broker, WakingRedisBroker):
+        assert not settings.REDIS_URL  # as above
+        return
+
+    @dramatiq.actor(broker=broker)
+    def note() -> None: ...
+
+    broker.acknowledges_late = True
+    note.send()
+    broker.flush_orders()
+    consumer = broker.consume("default", prefetch=5)
+    first = next(consumer)
+    assert first is not None
+    consumer.ack(first)
+    # Where Dramatiq keeps what was fetched stands something else: only the fetch works.
+    fetched = next(key for key in broker.client.keys("test:__acks__*"))
+    broker.client.rename(fetched, "test:aside")
+    broker.client.set(fetched, "no set")
+    with suppress(dramatiq.ConnectionClosed, redis.ResponseError):
+        next(consumer)
+    broker.client.rename("test:aside", fetched)
+    broker.client.delete("test:default.bell")
+    next(consumer)
+    assert broker.depth() == Depth(0, 0)
+
+
+def test_a_bell_that_cannot_ring_is_an_error_and_no_reason_to_ask_on_and_on(
+    broker: Broker,
+) -> None:
+    if not isinstance(broker, WakingRedisBroker):
+        assert not settings.REDIS_URL  # as above
+        return
+
+    @dramatiq.actor(broker=broker)
+    def note() -> None: ...
+
+    broker.client.set("test:default.bell", "no list")
+    with pytest.raises(redis.ResponseError):
+        broker.fetch("default", 5, waits=True)
+    broker.client.delete("test:default.bell")
+    note.send()
+    broker.flush_orders()
+    broker.client.set("test:default.bell", "no list")
+    fetched, acknowledged = broker.fetch("default", 5, waits=True)
+    assert (len(fetched), acknowledged) == (1, True)
 
 
 def answering(broker: WakingRedisBroker) -> AnsweringWorker:

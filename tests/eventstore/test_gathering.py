@@ -170,3 +170,17 @@ def test_what_is_gathered_is_delivered_together_by_the_other_thread(
     recipient.may_end.release()
     assert numbers.flush(SECONDS)
     assert recipient.deliveries == [[1, 2]]
+
+
+def test_what_is_too_much_for_one_delivery_is_not_forgotten(
+    numbers: Gathering[int], recipient: Recipient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "TOGETHER_MAX", 2)
+    recipient.may_end.release(2)
+    with gathered(here=True):
+        for number in (1, 2, 3):
+            numbers.add(number)
+    assert recipient.began.acquire(timeout=SECONDS)
+    assert recipient.began.acquire(timeout=SECONDS)
+    assert numbers.flush(SECONDS)
+    assert recipient.deliveries == [[1, 2], [3]]

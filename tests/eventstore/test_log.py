@@ -6,7 +6,7 @@ from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.persistence import IntegrityError
 
 from accounts.domain import Account, InsufficientTokens
-from conversations.domain import Exchange
+from conversations.domain import Conversation, Exchange
 from eventstore import keys
 from eventstore.cause import Cause
 from eventstore.database import writing
@@ -190,6 +190,16 @@ def test_what_is_not_kept_in_memory_is_read_to_its_end(
     theirs = debited(EventLog(), user_id, times=3 * BEHIND_MAX)
     monkeypatch.setattr(Account, "cached", False)
     assert vars(EventLog().load(Account, user_id)) == vars(theirs)
+
+
+def test_what_is_not_kept_in_memory_is_not_kept_for_who_takes_it_for_something_else(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_id = opened(log).id
+    monkeypatch.setattr(Account, "cached", False)
+    another = EventLog()
+    assert another.find(Conversation, user_id) is None
+    assert another._remembered(user_id) is None
 
 
 def test_a_database_without_what_is_in_memory_is_believed(log: EventLog) -> None:

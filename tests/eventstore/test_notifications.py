@@ -77,15 +77,31 @@ def test_who_begins_to_listen_has_missed_what_was_before() -> None:
         heard.close()
 
 
-def test_a_lost_connection_is_reported_once_and_then_made_anew(heard: AppendsHeard) -> None:
+def test_a_lost_connection_is_a_reason_to_look_and_then_made_anew(
+    heard: AppendsHeard, caplog: pytest.LogCaptureFixture
+) -> None:
     cut_all_others()
-    with pytest.raises(OperationalError):
-        # Its last words come before its end.
-        assert not [heard.wait(1, HEARD_SECONDS_MAX) for _ in range(2)]
-    assert not heard.wait(1, HEARD_SECONDS_MAX)
+    began = time.monotonic()
+    # Its last words, its end, and a new beginning.
+    assert not any(heard.wait(1, HEARD_SECONDS_MAX) for _ in range(3))
+    assert time.monotonic() - began < WAITING_SECONDS
+    assert caplog.text.count("appends are looked for, not heard") == 1
 
     another_process_appends()
     assert heard.wait(2, HEARD_SECONDS_MAX)
+
+
+def test_who_cannot_listen_looks_as_often_as_it_would_without_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: Ear) -> None:
+        raise OperationalError("too many connections")
+
+    monkeypatch.setattr(Ear, "_connect", fail)
+    heard, began = AppendsHeard(), time.monotonic()
+    assert heard.value == 0
+    assert not heard.wait(1, WAITING_SECONDS)
+    assert time.monotonic() - began >= WAITING_SECONDS
 
 
 def test_only_who_asked_for_a_channel_is_called_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,12 +23,14 @@ from projections.registry import PROJECTIONS
 from projections.runner import ProjectionRunner
 from tests.projections.story import (
     ALICE,
+    Fact,
     debited,
     drain,
     generated,
     granted,
     happened,
     messages,
+    refunded,
     registered,
     renamed,
     rows,
@@ -88,6 +90,19 @@ def test_what_changes_a_row_twice_is_several_statements() -> None:
     assert batch.at_once is None
     write_alone(batch)
     assert rows(Conversation, "conversations", "active") == [max_position()]
+    assert compare_with_fresh_replay() == []
+
+
+def test_what_follows_an_erasure_does_not_build_on_what_it_removes() -> None:
+    happened(registered(ALICE), granted(ALICE, 500), started(), debited(ALICE, 100), sent())
+    drain(ProjectionRunner())
+    happened(
+        Fact(ALICE, "chatledger.accounts.UserErased", {"conversation_ids": []}),
+        refunded(ALICE, 100),
+    )
+    # Alone: among the others it is their rows that make the batch several statements.
+    drain(ProjectionRunner({"statement": PROJECTIONS["statement"]}))
+    drain(ProjectionRunner())
     assert compare_with_fresh_replay() == []
 
 
