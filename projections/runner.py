@@ -12,9 +12,12 @@ from projections.parking import apply_carefully
 from projections.positions import Overtaken, Place
 from projections.projection import BATCH_EVENTS_MAX, Projection
 from projections.registry import PROJECTIONS
-from projections.sql import execute
+from projections.sql import execute, keep_plans
 
 logger = logging.getLogger(__name__)
+
+#: Events of a batch whose statements are not worth a plan of their own; for many they are.
+FEW_EVENTS = 100
 
 
 class ProjectionRunner:
@@ -105,6 +108,7 @@ class ProjectionRunner:
     ) -> list[Place]:
         if not any(place.name in self._parked for place in places):
             try:
+                keep_plans(kept=len(events) <= FEW_EVENTS)
                 pairs = [(self.projections[place.name], place) for place in places]
                 return write_alone(prepare(pairs, events, position, announced=True))
             except Exception as error:

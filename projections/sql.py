@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import connection, transaction
+
+#: The connections that execute by plans made once.
+_kept: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,22 @@ def execute_alone(command: Command) -> Any:
     with savepoint, connection.wrap_database_errors:
         cursor = psycopg.Cursor(raw).execute(command.sql, command.parameters, prepare=True)
         return cursor.fetchone()[0]  # type: ignore[index]  # it has a row
+
+
+def keep_plans(*, kept: bool) -> None:
+    """Let PostgreSQL execute what follows on this connection by plans that it has made once.
+
+    Otherwise it decides so itself, and for a statement of many parts it plans each time anew: that
+    takes longer than a small batch. A round trip where it was otherwise before.
+    """
+    if connection.vendor != "postgresql":
+        return
+    connection.ensure_connection()
+    raw: Any = connection.connection
+    if _kept.get(raw, False) is not kept:
+        with connection.wrap_database_errors:
+            raw.execute(f"SET plan_cache_mode TO {'force_generic_plan' if kept else 'auto'}")
+        _kept[raw] = kept
 
 
 def for_update() -> str:

@@ -253,6 +253,26 @@ def test_a_runner_waits_for_whoever_has_locked_the_position() -> None:
     assert balance_of_alice() == 500
 
 
+@pytest.mark.django_db(transaction=True)
+def test_small_batches_are_written_by_plans_made_once_and_large_ones_by_their_own() -> None:
+    def mode() -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW plan_cache_mode")
+            return cursor.fetchone()[0]
+
+    runner = ProjectionRunner()
+    for facts, expected in (
+        ([registered(ALICE), granted(ALICE, 4000)], "force_generic_plan"),
+        (sends(running.FEW_EVENTS), "auto"),
+        ([debited(ALICE, 1)], "force_generic_plan"),
+    ):
+        happened(*facts)
+        drain(runner)
+        if connection.vendor == "postgresql":
+            assert mode() == expected
+    assert compare_with_fresh_replay() == []
+
+
 @pytest.mark.django_db
 def test_a_database_that_fails_parks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     happened(registered(ALICE), granted(ALICE, 500))
