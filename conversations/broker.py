@@ -105,8 +105,8 @@ class WakingRedisBroker(RedisBroker):
         try:
             return self._fetch(queue_name, number, done, waits=waits)
         except NoScriptError:
-            # As in `_tell`. The bell may have rung for what was not fetched: no wait for another.
-            self.client.script_load(self.scripts["dispatch"].script)
+            self._load_script()
+            # The bell may have rung for what was not fetched: no wait for another.
             return self._fetch(queue_name, number, done, waits=False)
 
     def _fetch(
@@ -150,8 +150,7 @@ class WakingRedisBroker(RedisBroker):
         try:
             self._send(orders)
         except NoScriptError:
-            # Redis came back empty: it has to be told the script again.
-            self.client.script_load(self.scripts["dispatch"].script)
+            self._load_script()
             self._send(orders)
 
     def _send(self, orders: Sequence[_Order]) -> None:
@@ -165,6 +164,10 @@ class WakingRedisBroker(RedisBroker):
             pipeline.ltrim(bell, 0, 0)
         with self._breaker:
             pipeline.execute()
+
+    def _load_script(self) -> None:
+        # Redis came back empty: it has to be told the script again.
+        self.client.script_load(self.scripts["dispatch"].script)
 
     def _add(self, pipeline: Any, order: _Order) -> None:
         dispatched = self._dispatch_args(order.command, order.queue_name, *order.args)

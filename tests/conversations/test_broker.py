@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 import redis
 from django.conf import settings
-from dramatiq.broker import Broker
+from dramatiq.broker import Broker, Consumer
 
 from conversations import embedded_broker, instant
 from conversations.broker import WakingRedisBroker, make_broker
@@ -223,17 +223,7 @@ def test_what_is_done_when_a_consumer_closes_is_acknowledged(broker: Broker) -> 
     if not isinstance(broker, WakingRedisBroker):
         assert not settings.REDIS_URL  # as above
         return
-
-    @dramatiq.actor(broker=broker)
-    def note() -> None: ...
-
-    broker.acknowledges_late = True
-    note.send()
-    broker.flush_orders()
-    consumer = broker.consume("default", prefetch=5)
-    message = next(consumer)
-    assert message is not None
-    consumer.ack(message)
+    consumer = with_one_done(broker)
     assert broker.depth() == Depth(0, 1)
     consumer.close()
     broker.flush_orders()
@@ -268,17 +258,7 @@ def test_what_could_not_be_acknowledged_still_is_to_be(broker: Broker) -> None:
     if not isinstance(broker, WakingRedisBroker):
         assert not settings.REDIS_URL  # as above
         return
-
-    @dramatiq.actor(broker=broker)
-    def note() -> None: ...
-
-    broker.acknowledges_late = True
-    note.send()
-    broker.flush_orders()
-    consumer = broker.consume("default", prefetch=5)
-    first = next(consumer)
-    assert first is not None
-    consumer.ack(first)
+    consumer = with_one_done(broker)
     # Where Dramatiq keeps what was fetched stands something else: only the fetch works.
     fetched = next(key for key in broker.client.keys("test:__acks__*"))
     broker.client.rename(fetched, "test:aside")
@@ -310,6 +290,22 @@ def test_a_bell_that_cannot_ring_is_an_error_and_no_reason_to_ask_on_and_on(
     broker.client.set("test:default.bell", "no list")
     fetched, acknowledged = broker.fetch("default", 5, waits=True)
     assert (len(fetched), acknowledged) == (1, True)
+
+
+def with_one_done(broker: WakingRedisBroker) -> Consumer:
+    """A consumer with one message that is done and not acknowledged yet."""
+
+    @dramatiq.actor(broker=broker)
+    def note() -> None: ...
+
+    broker.acknowledges_late = True
+    note.send()
+    broker.flush_orders()
+    consumer = broker.consume("default", prefetch=5)
+    message = next(consumer)
+    assert message is not None
+    consumer.ack(message)
+    return consumer
 
 
 def answering(broker: WakingRedisBroker) -> AnsweringWorker:

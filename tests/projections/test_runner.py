@@ -47,6 +47,15 @@ def sends(count: int) -> list[Fact]:
     ]
 
 
+def about_to_apply_a_debit() -> ProjectionRunner:
+    """A runner that has shown Alice's 500 tokens, and has 100 less to show next."""
+    happened(registered(ALICE), granted(ALICE, 500))
+    runner = ProjectionRunner()
+    drain(runner)
+    happened(debited(ALICE, 100))
+    return runner
+
+
 def balance_of_alice() -> int:
     amounts: dict[UUID, int] = dict(rows(Balance, "balances", "user_id", "amount"))
     return amounts[ALICE]
@@ -160,10 +169,7 @@ def test_two_runners_at_once_apply_each_event_once() -> None:
 def test_rows_go_back_with_the_position_when_the_transaction_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    happened(registered(ALICE), granted(ALICE, 500))
-    runner = ProjectionRunner()
-    drain(runner)
-    happened(debited(ALICE, 100))
+    runner = about_to_apply_a_debit()
     with monkeypatch.context() as patch:
         patch.setattr(applying, "execute", after_writing(raises))
         patch.setattr(applying, "execute_alone", before_committing(raises))
@@ -178,10 +184,7 @@ def test_rows_go_back_with_the_position_when_the_transaction_fails(
 def test_a_commit_whose_word_was_lost_is_not_applied_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    happened(registered(ALICE), granted(ALICE, 500))
-    runner = ProjectionRunner()
-    drain(runner)
-    happened(debited(ALICE, 100))
+    runner = about_to_apply_a_debit()
     write = applying.write_alone
 
     def write_and_be_cut_off(batch: Any) -> None:
