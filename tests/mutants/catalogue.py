@@ -32,7 +32,7 @@ GENERATION = "tests/conversations/test_generation.py"
 CONVERSATIONS = "tests/conversations/test_conversations.py"
 RUNNER = "tests/projections/test_runner.py"
 SWEEPER = "tests/conversations/test_sweeper.py"
-WRITER = "tests/eventstore/test_writer.py"
+WRITERS = tuple(f"tests/eventstore/test_writer{part}.py" for part in ("", "_batches", "_races"))
 ERASURE = "tests/privacy/test_erasure.py"
 
 #: Who sends, and what it costs.
@@ -42,35 +42,35 @@ PAYMENT = (
         "conversations/commands.py",
         "        looked_up = view.fresh or view.is_decided_on(command.message_id)\n",
         "        looked_up = view.is_decided_on(command.message_id)\n",
-        (SENDS, WRITER),
+        (SENDS, *WRITERS),
     ),
     Mutant(
         "it is looked up too when an answer was lost",
         "conversations/commands.py",
         "        looked_up = view.fresh or view.is_decided_on(command.message_id)\n",
         "        looked_up = view.fresh and not view.cut_off\n",
-        (SENDS, WRITER),
+        (SENDS, *WRITERS),
     ),
     Mutant(
         "two of one key that are decided together are no conflict",
         "conversations/commands.py",
         "        looked_up = view.fresh or view.is_decided_on(command.message_id)\n",
         "        looked_up = view.fresh\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "what a request has sent without hearing so is handed on",
         "conversations/commands.py",
         "repeated=not unheard)",
         "repeated=True)",
-        (SENDS, WRITER),
+        (SENDS, *WRITERS),
     ),
     Mutant(
         "what another request has sent is a repeat, also when an answer was lost",
         "conversations/commands.py",
         "            unheard = view.cut_off and _was_sent_by(cause, command.message_id)\n",
         "            unheard = view.cut_off\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "a repeat has the same text",
@@ -112,14 +112,14 @@ PAYMENT = (
         "eventstore/writer.py",
         "            believed = command.fresh and not view.saw_tentative\n",
         "            believed = not view.saw_tentative\n",
-        (SENDS, WRITER),
+        (SENDS, *WRITERS),
     ),
     Mutant(
         "a refusal is believed on what is stored only",
         "eventstore/writer.py",
         "            believed = command.fresh and not view.saw_tentative\n",
         "            believed = command.fresh\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "a refusal is believed on fresh state only (commands with a transaction of their own)",
@@ -147,42 +147,42 @@ PAYMENT = (
         "eventstore/writer.py",
         "        if command.fresh or log.is_shared(stream[1])\n",
         "        if command.fresh\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "what is decided again is read at once for all",
         "eventstore/writer.py",
         "        if command.fresh or log.is_shared(stream[1])\n",
         "        if log.is_shared(stream[1])\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "an answer that rests on what is not stored yet is not given",
         "eventstore/writer.py",
         "            elif view.saw_tentative:\n",
         "            elif view is None:\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "a command whose commit was lost knows that it was",
         "eventstore/writer.py",
         "                was_fresh, command.cut_off = command.fresh, True\n",
         "                was_fresh, command.cut_off = command.fresh, False\n",
-        (SENDS, WRITER),
+        (SENDS, *WRITERS),
     ),
     Mutant(
         "what follows a send is done before its caller hears, and once",
         "eventstore/writer.py",
         "                if error is None:\n                    command.go_on(result)\n",
         "                pass\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "one thread of a process commits at a time",
         "eventstore/writer.py",
         "        if not self._turn.acquire(blocking=False):\n",
         "        if not (self._turn.acquire(blocking=False) or self._turn.locked()):\n",
-        (WRITER,),
+        WRITERS,
     ),
     Mutant(
         "a message is acknowledged after its end is committed",
