@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 
 import jwt
 from django.conf import settings
-from django.db import connection
 from django.http import HttpRequest
 
 from accounts.models import Credential
 from accounts.rate_limits import Standing
+from eventstore.direct import execute
 from eventstore.reading import any_of, as_uuid
 from projections.queries import ReadModelParked
 
@@ -108,13 +108,12 @@ def read_jwt(token: str) -> Login | None:
 
 def find_callers(logins: Sequence[Login]) -> list[Caller | None]:
     """Return whom each login speaks for, None where the credential disagrees; one statement."""
-    condition, parameters = any_of({login.user_id for login in logins})
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT user_id, jwt_epoch, active, role FROM {_TABLE} WHERE user_id {condition}",  # noqa: S608 (constants)
-            parameters,
-        )
-        credentials = {as_uuid(user_id): rest for user_id, *rest in cursor.fetchall()}
+    condition, values = any_of({login.user_id for login in logins})
+    rows = execute(
+        f"SELECT user_id, jwt_epoch, active, role FROM {_TABLE} WHERE user_id {condition}",  # noqa: S608 (constants)
+        values,
+    )
+    credentials = {as_uuid(user_id): rest for user_id, *rest in rows}
     return [_caller(login, credentials.get(login.user_id)) for login in logins]
 
 

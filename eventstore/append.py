@@ -18,6 +18,7 @@ from eventsourcing.persistence import StoredEvent
 
 from eventstore.cause import Cause
 from eventstore.clock import database_clock
+from eventstore.direct import array, execute
 
 #: The key of PostgreSQL's advisory lock around every append ("chatledg" in ASCII).
 APPEND_LOCK = 0x63686174_6C656467
@@ -128,25 +129,21 @@ def conflict_error(conflict: Conflict) -> VersionConflict:
 
 def _append_postgres(groups: Sequence[Sequence[Row]], *, announced: bool) -> Sequence[int | None]:
     rows = [(number, *row) for number, group in enumerate(groups, 1) for row in group]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            # In binary, which psycopg writes in C; as text it would write each array in Python.
-            "SELECT chatledger_append(%b::int[], %b::uuid[], %b::int[], %b::text[], %b::bytea[],"
-            " %b::uuid[], %b::text[], %b::text[], %b::uuid[], %s)",
-            [
-                [number for number, _, _, _ in rows],
-                [event.originator_id for _, event, _, _ in rows],
-                [event.originator_version for _, event, _, _ in rows],
-                [event.topic for _, event, _, _ in rows],
-                [event.state for _, event, _, _ in rows],
-                [event_id for _, _, event_id, _ in rows],
-                [cause.actor for _, _, _, cause in rows],
-                [cause.request_id for _, _, _, cause in rows],
-                [cause.causation_id for _, _, _, cause in rows],
-                announced,
-            ],
-        )
-        (positions,) = cursor.fetchone()
+    ((positions,),) = execute(
+        "SELECT chatledger_append(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            array("int", [number for number, _, _, _ in rows]),
+            array("uuid", [event.originator_id for _, event, _, _ in rows]),
+            array("int", [event.originator_version for _, event, _, _ in rows]),
+            array("text", [event.topic for _, event, _, _ in rows]),
+            array("bytea", [event.state for _, event, _, _ in rows]),
+            array("uuid", [event_id for _, _, event_id, _ in rows]),
+            array("text", [cause.actor for _, _, _, cause in rows]),
+            array("text", [cause.request_id for _, _, _, cause in rows]),
+            array("uuid", [cause.causation_id for _, _, _, cause in rows]),
+            announced,
+        ],
+    )
     return list(positions)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from django.db import connection
 
 from eventstore.clock import POSTGRES_NOW, database_clock
+from eventstore.direct import Value, array, execute
 from eventstore.encrypted import with_encrypted_texts
 
 #: Events that one read returns at most.
@@ -119,13 +120,12 @@ def read_events(after: int, limit: int = READ_MAX, upto: int | None = None) -> l
     """The events behind position `after`, in order, at most `limit`, none beyond `upto`."""
     bound = "" if upto is None else " AND position <= %s"
     parameters = [after, limit] if upto is None else [after, upto, limit]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_COLUMNS} FROM eventstore_event WHERE position > %s{bound}"  # noqa: S608 (constants)
-            " ORDER BY position LIMIT %s",
-            parameters,
-        )
-        return [RecordedEvent(*row) for row in cursor.fetchall()]
+    rows = execute(
+        f"SELECT {_COLUMNS} FROM eventstore_event WHERE position > %s{bound}"  # noqa: S608 (constants)
+        " ORDER BY position LIMIT %s",
+        parameters,
+    )
+    return [RecordedEvent(*row) for row in rows]
 
 
 def read_each(
@@ -147,24 +147,22 @@ def read_each(
     if topic is not None:
         bounds["topic = %s"] = topic
     if stream_id is not None:
-        bounds["stream_id = %s"] = id_parameter(stream_id)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_COLUMNS} FROM eventstore_event WHERE {' AND '.join(bounds)}"  # noqa: S608 (constants)
-            " ORDER BY position LIMIT %s",
-            [*bounds.values(), limit],
-        )
-        return [_readable(row) for row in cursor.fetchall()]
+        bounds["stream_id = %s"] = stream_id
+    rows = execute(
+        f"SELECT {_COLUMNS} FROM eventstore_event WHERE {' AND '.join(bounds)}"  # noqa: S608 (constants)
+        " ORDER BY position LIMIT %s",
+        [*bounds.values(), limit],
+    )
+    return [_readable(row) for row in rows]
 
 
 def read_stream(stream_id: UUID) -> list[RecordedEvent]:
     """All events of one stream, in order."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id = %s ORDER BY version",  # noqa: S608 (constants)
-            [id_parameter(stream_id)],
-        )
-        return [RecordedEvent(*row) for row in cursor.fetchall()]
+    rows = execute(
+        f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id = %s ORDER BY version",  # noqa: S608 (constants)
+        [stream_id],
+    )
+    return [RecordedEvent(*row) for row in rows]
 
 
 def read_stream_after(
@@ -174,13 +172,12 @@ def read_stream_after(
 
     None stands beyond position `upto`.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_COLUMNS} FROM eventstore_event"  # noqa: S608 (constants)
-            " WHERE stream_id = %s AND version > %s AND position <= %s ORDER BY version LIMIT %s",
-            [id_parameter(stream_id), version, upto, limit],
-        )
-        return [RecordedEvent(*row) for row in cursor.fetchall()]
+    rows = execute(
+        f"SELECT {_COLUMNS} FROM eventstore_event"  # noqa: S608 (constants)
+        " WHERE stream_id = %s AND version > %s AND position <= %s ORDER BY version LIMIT %s",
+        [stream_id, version, upto, limit],
+    )
+    return [RecordedEvent(*row) for row in rows]
 
 
 def read_streams(stream_ids: Collection[UUID], upto: int = POSITION_MAX) -> list[RecordedEvent]:
@@ -190,14 +187,13 @@ def read_streams(stream_ids: Collection[UUID], upto: int = POSITION_MAX) -> list
     """
     if not stream_ids:
         return []
-    marks = ", ".join(["%s"] * len(stream_ids))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id IN ({marks})"  # noqa: S608 (marks)
-            " AND position <= %s ORDER BY position",
-            [*map(id_parameter, stream_ids), upto],
-        )
-        return [RecordedEvent(*row) for row in cursor.fetchall()]
+    condition, values = any_of(stream_ids)
+    rows = execute(
+        f"SELECT {_COLUMNS} FROM eventstore_event WHERE stream_id {condition}"  # noqa: S608 (constants, marks)
+        " AND position <= %s ORDER BY position",
+        [*values, upto],
+    )
+    return [RecordedEvent(*row) for row in rows]
 
 
 def read_each_from(versions: Mapping[UUID, int], *, limit: int) -> dict[UUID, list[RecordedEvent]]:
@@ -210,18 +206,17 @@ def read_each_from(versions: Mapping[UUID, int], *, limit: int) -> dict[UUID, li
             each: read_stream_after(each, version - 1, limit) for each, version in versions.items()
         }
     streams: dict[UUID, list[RecordedEvent]] = {each: [] for each in versions}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            # The limit keeps the planner at one short look into the index a stream.
-            f"SELECT found.* FROM unnest(%b::uuid[], %b::int[]) AS wanted(id, least),"  # noqa: S608 (constants)
-            f" LATERAL (SELECT {_COLUMNS} FROM eventstore_event"
-            " WHERE stream_id = wanted.id AND version >= wanted.least"
-            " ORDER BY version LIMIT %s) AS found",
-            [list(versions.keys()), list(versions.values()), limit],
-        )
-        for row in cursor.fetchall():
-            event = RecordedEvent(*row)
-            streams[event.stream_id].append(event)
+    rows = execute(
+        # The limit keeps the planner at one short look into the index a stream.
+        f"SELECT found.* FROM unnest(%s::uuid[], %s::int[]) AS wanted(id, least),"  # noqa: S608 (constants)
+        f" LATERAL (SELECT {_COLUMNS} FROM eventstore_event"
+        " WHERE stream_id = wanted.id AND version >= wanted.least"
+        " ORDER BY version LIMIT %s) AS found",
+        [array("uuid", list(versions.keys())), array("int", list(versions.values())), limit],
+    )
+    for row in rows:
+        event = RecordedEvent(*row)
+        streams[event.stream_id].append(event)
     return streams
 
 
@@ -258,16 +253,14 @@ def read_streams_now(
 ) -> tuple[dict[UUID, list[RecordedEvent]], int]:
     """As `read_stream_now` for some streams, in one statement: `READ_MAX` at most."""
     clock = "" if connection.vendor == "sqlite" else f", {POSTGRES_NOW}"
-    marks = ", ".join(["%s"] * len(stream_ids))
+    condition, values = any_of(stream_ids)
     streams: dict[UUID, list[RecordedEvent]] = {each: [] for each in stream_ids}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_COLUMNS}{clock} FROM eventstore_event"  # noqa: S608 (constants, marks)
-            f" WHERE stream_id IN ({marks}) ORDER BY position",
-            list(map(id_parameter, stream_ids)),
-        )
-        rows = cursor.fetchall()
-        now = rows[-1][-1] if clock and rows else database_clock(cursor)
+    rows = execute(
+        f"SELECT {_COLUMNS}{clock} FROM eventstore_event"  # noqa: S608 (constants)
+        f" WHERE stream_id {condition} ORDER BY position",
+        values,
+    )
+    now = rows[-1][-1] if clock and rows else clock_now()
     for row in rows:
         event = RecordedEvent(*row[:_COLUMN_COUNT])
         streams[event.stream_id].append(event)
@@ -276,19 +269,13 @@ def read_streams_now(
 
 def has_event(stream_id: UUID, topic: str) -> bool:
     """Whether something of this kind has happened in a stream."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT 1 FROM eventstore_event WHERE stream_id = %s AND topic = %s LIMIT 1",
-            [id_parameter(stream_id), topic],
-        )
-        return cursor.fetchone() is not None
+    one = "SELECT 1 FROM eventstore_event WHERE stream_id = %s AND topic = %s LIMIT 1"
+    return bool(execute(one, [stream_id, topic]))
 
 
 def max_position() -> int:
     """The position of the last event, 0 in an empty log."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT max(position) FROM eventstore_event")
-        (position,) = cursor.fetchone()
+    ((position,),) = execute("SELECT max(position) FROM eventstore_event")
     return position or 0
 
 
@@ -310,12 +297,15 @@ def id_parameter(value: UUID | str) -> UUID | str:
     return value
 
 
-def any_of(ids: Collection[UUID]) -> tuple[str, list[Any]]:
-    """The end of a condition in plain SQL, "is one of these", and its parameters."""
+def any_of(ids: Collection[UUID]) -> tuple[str, list[Value]]:
+    """The end of a condition, "is one of these", and its values, for `direct.execute`."""
+    if len(ids) == 1:
+        # Of an array PostgreSQL would plan each one anew, which takes longer than the rest.
+        return "= %s", [*ids]
     if connection.vendor == "postgresql":
-        # One statement for any number of them, which the server plans once.
-        return "= ANY(%s)", [list(ids)]
-    return f"IN ({', '.join(['%s'] * len(ids))})", [*map(id_parameter, ids)]
+        # One statement for any number of them.
+        return "= ANY(%s)", [array("uuid", ids)]
+    return f"IN ({', '.join(['%s'] * len(ids))})", [*ids]
 
 
 def _readable(row: tuple[Any, ...]) -> RecordedEvent | UnreadableRow:

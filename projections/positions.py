@@ -107,7 +107,8 @@ def move(places: Sequence[Place], position: int) -> Command:
     if connection.vendor == "postgresql":
         names, generations = [[getattr(place, key) for place in places] for key in _KEY]
         gated = _MOVE_GATED.replace("{count}", str(len(places)))
-        return Command(_MOVE_POSTGRES, [names, generations, before, position], gated=gated)
+        given = [f"{{{','.join(map(str, column))}}}" for column in (names, generations)]
+        return Command(_MOVE_POSTGRES, [*given, before, position], gated=gated)
     keys = [value for place in places for value in (place.name, place.generation)]
     return Command(
         _MOVE_SQLITE.format(", ".join(["(?, ?)"] * len(places))), [position, before, *keys]

@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 import psycopg
 from django.db import connection, transaction
 
+from eventstore import direct
+
 #: The connections that execute by plans made once.
 _kept: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
@@ -64,13 +66,10 @@ def execute_alone(command: Command) -> Any:
 
     Returns the first column of its first row.
     """
-    connection.ensure_connection()
-    raw: Any = connection.connection
     # Within a transaction a failure must not take along what the caller did before.
     savepoint = transaction.atomic() if connection.in_atomic_block else nullcontext()
-    with savepoint, connection.wrap_database_errors:
-        cursor = psycopg.Cursor(raw).execute(command.sql, command.parameters, prepare=True)
-        return cursor.fetchone()[0]  # type: ignore[index]  # it has a row
+    with savepoint:
+        return direct.execute(command.sql, command.parameters)[0][0]
 
 
 def keep_plans(*, kept: bool) -> None:

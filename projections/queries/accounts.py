@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.clock import to_datetime
+from eventstore.direct import Row
 from eventstore.keys import read_texts
 from eventstore.reading import POSITION_MAX, any_of, as_uuid, id_parameter
 from projections.queries.errors import ReadModelParked, UnknownCursor
 from projections.queries.parked import ERROR
-from projections.queries.statements import Row, every, live, one
+from projections.queries.statements import every, live, one
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.clock import to_datetime
+from eventstore.direct import Row
 from eventstore.keys import read_texts
 from eventstore.reading import as_uuid, id_parameter
 from projections.queries.errors import UnknownCursor
@@ -18,7 +19,7 @@ from projections.queries.parked import (
     refuse,
     refuse_if_of,
 )
-from projections.queries.statements import Row, every, live, one
+from projections.queries.statements import every, live, one
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from eventstore.clock import to_datetime
+from eventstore.direct import Row
 from eventstore.keys import read_texts
 from eventstore.reading import as_uuid, id_parameter
 from projections.history import SENT
@@ -19,7 +20,7 @@ from projections.queries.parked import (
     refuse,
     refuse_if_of,
 )
-from projections.queries.statements import Row, every, live, one
+from projections.queries.statements import every, live, one
 
 #: Text on one page, in bytes: a page of very long ones has fewer messages, and a next page.
 PAGE_BYTES_MAX = 4 * 1024 * 1024

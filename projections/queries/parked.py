@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+from eventstore.direct import Row
 from eventstore.reading import as_uuid, read_events, read_stream
 from projections.queries.errors import ReadModelParked
-from projections.queries.statements import Row, one
+from projections.queries.statements import one
 
 #: Parked events that one page looks up in the log; behind more of them it is refused unseen.
 LOOKED_UP_MAX = 100

@@ -1,26 +1,19 @@
 """How queries reach their rows: plain SQL, since the ORM takes several times as long."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from django.db import connection
-
-Row = tuple[Any, ...]
+from eventstore.direct import Row, Value, execute
 
 
-def one(sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-    """The first row of a statement, None when it has none."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        row: Row | None = cursor.fetchone()
-    return row
+def one(sql: str, parameters: Sequence[Value] = ()) -> Row | None:
+    """The row of a statement that has at most one, None when it has none."""
+    rows = execute(sql, parameters)
+    return rows[0] if rows else None
 
 
-def every(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+def every(sql: str, parameters: Sequence[Value] = ()) -> list[Row]:
     """All rows of a statement, which bounds them itself."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return list(cursor.fetchall())
+    return execute(sql, parameters)
 
 
 def live(projection: str) -> str:

@@ -30,6 +30,7 @@ class Mutant:
 SENDS = "tests/conversations/test_send_message.py"
 GENERATION = "tests/conversations/test_generation.py"
 CONVERSATIONS = "tests/conversations/test_conversations.py"
+DIRECT = "tests/eventstore/test_direct.py"
 RUNNER = "tests/projections/test_runner.py"
 SWEEPER = "tests/conversations/test_sweeper.py"
 WRITERS = tuple(f"tests/eventstore/test_writer{part}.py" for part in ("", "_batches", "_races"))
@@ -340,6 +341,30 @@ LOG = (
         " AND (SELECT count(*) FROM held) = {count} RETURNING 1),",
         " RETURNING 1),",
         ("tests/projections/test_at_once.py",),
+        profile="full",
+    ),
+    Mutant(
+        "a text is never cut off at a NUL",
+        "eventstore/direct.py",
+        '    if "\\0" in text:\n',
+        "    if False:\n",
+        (DIRECT,),
+        profile="full",
+    ),
+    Mutant(
+        "a statement that the server has forgotten is prepared again",
+        "eventstore/direct.py",
+        "    if result.error_field(pq.DiagnosticField.SQLSTATE) == _NOT_PREPARED:\n",
+        "    if False:\n",
+        (DIRECT,),
+        profile="full",
+    ),
+    Mutant(
+        "a statement begins the transaction that it is the first of",
+        "eventstore/direct.py",
+        "    if raw.pgconn.transaction_status == pq.TransactionStatus.IDLE:\n",
+        "    if False:\n",
+        (DIRECT,),
         profile="full",
     ),
     Mutant(
