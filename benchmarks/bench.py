@@ -31,14 +31,13 @@ Scenario = Callable[[argparse.Namespace], list[Row]]
 SCENARIOS: dict[str, Scenario] = {
     "full": speed.full_against_postgres,
     "embedded": speed.embedded_against_sqlite,
-    "hot": speed.hot_account,
     "conversations": sizes.conversations,
     "log": sizes.log,
     "users": sizes.users,
     "appends": appends.rows,
     "processes": processes.rows,
 }
-ROUNDS, ROUNDS_QUICK = 5, 2
+ROUNDS, ROUNDS_QUICK = 5, 1
 TURN_SECONDS, TURN_SECONDS_QUICK = 2.0, 1.0
 
 

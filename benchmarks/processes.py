@@ -26,8 +26,9 @@ from devstack.application import COMMANDS, Embedded
 from tests.stack.services import FullService
 
 CLIENTS = 64
-LOAD_SECONDS = {False: 15, True: 4}
-STARTS = {False: 5, True: 3}
+USERS = {False: 64, True: 16}
+LOAD_SECONDS = {False: 15, True: 2}
+STARTS = {False: 5, True: 1}
 #: What has just started has not come to rest.
 REST_SECONDS = 2.0
 SAMPLE_SECONDS = 0.5
@@ -92,7 +93,7 @@ def memory(contender: EmbeddedChatledger | FullChatledger, *, quick: bool) -> li
     """A row for each process: under load against at rest."""
     time.sleep(REST_SECONDS)
     at_rest = memory_now(contender.pids())
-    load = Load("POST", "/send/", '{"message": "hello"}', contender.jwts(CLIENTS))
+    load = Load("POST", "/send/", '{"message": "hello"}', contender.jwts(USERS[quick]))
     samples = []
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(load.run, contender.url, CLIENTS, LOAD_SECONDS[quick])

@@ -37,10 +37,12 @@ Request = Callable[[Caller], None]
 ASKED_SEND_RATIO, ASKED_USERS_RATIO = 1.1, 1.2
 #: Large against small, in a whole run and in a quick one.
 MESSAGES = {False: (20_000, 20), True: (5_000, 20)}
-EVENTS = {False: (1_000_000, 1_000), True: (50_000, 1_000)}
-USERS = {False: (100_000, 100), True: (10_000, 100)}
+EVENTS = {False: (1_000_000, 1_000), True: (20_000, 1_000)}
+USERS = {False: (100_000, 100), True: (3_000, 100)}
 ROUNDS, SAMPLES = {False: 9, True: 5}, {False: 100, True: 40}
 WARM_UP_REQUESTS = 60
+#: Unless another one is asked for.
+PROFILE = {False: "full", True: "embedded"}
 PAGE_USERS = 100
 #: A comparison with a fresh replay of a longer log takes longer than all that is measured here.
 COMPARED_EVENTS_MAX = 350_000
@@ -49,7 +51,7 @@ COMPARED_EVENTS_MAX = 350_000
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--profile", choices=["full", "embedded"], default="full")
+    parser.add_argument("--profile", choices=["full", "embedded"], default="")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SCENARIOS))
     options = parser.parse_args()
     print(head())
@@ -61,8 +63,9 @@ def main() -> int:
     return 0 if held else 1
 
 
-def conversations(options: argparse.Namespace, profile: str = "full") -> list[Row]:
+def conversations(options: argparse.Namespace, profile: str = "") -> list[Row]:
     """A send of a user who has sent much in one conversation against one who has not."""
+    profile = profile or PROFILE[options.quick]
     large, small = MESSAGES[options.quick]
     with tempfile.TemporaryDirectory(prefix="chatledger-") as folder:
         fill(profile, Path(folder), "conversations", small, large)
@@ -74,8 +77,9 @@ def conversations(options: argparse.Namespace, profile: str = "full") -> list[Ro
             return [judged(row, violations(service))]
 
 
-def log(options: argparse.Namespace, profile: str = "full") -> list[Row]:
+def log(options: argparse.Namespace, profile: str = "") -> list[Row]:
     """A send where the log is long against one where it is short; the replay of the long one."""
+    profile = profile or PROFILE[options.quick]
     large, small = EVENTS[options.quick]
     with beside("log", profile, large, small) as (services, filled):
         callers = senders(services, large, small)
@@ -97,8 +101,9 @@ def log(options: argparse.Namespace, profile: str = "full") -> list[Row]:
     return [judged(row, found), replay]
 
 
-def users(options: argparse.Namespace, profile: str = "full") -> list[Row]:
+def users(options: argparse.Namespace, profile: str = "") -> list[Row]:
     """The first page of all users where there are many against one where there are few."""
+    profile = profile or PROFILE[options.quick]
     large, small = USERS[options.quick]
     with beside("users", profile, large, small) as (services, _):
         callers = senders(services, large, small)
