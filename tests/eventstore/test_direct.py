@@ -1,11 +1,14 @@
 """Statements by the database's own driver: what goes in comes out, and errors are Django's."""
 
 import gc
+import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
+from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -84,6 +87,21 @@ def test_in_a_transaction_it_is_a_part_of_it() -> None:
     assert execute(pointer, ["made up"]) == [(0,)]
 
 
+def test_in_a_transaction_that_is_to_be_rolled_back_nothing_can_be_done() -> None:
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        with pytest.raises(transaction.TransactionManagementError):
+            execute("SELECT 1")
+
+
+@on_postgres
+@pytest.mark.parametrize("values", [[], [1, 2], [1.5]])
+@pytest.mark.parametrize("atomic", [False, True])
+def test_values_that_do_not_fit_are_a_mistake_of_ours(values: list[Any], *, atomic: bool) -> None:
+    with transaction.atomic() if atomic else nullcontext(), pytest.raises(TypeError):
+        execute("SELECT %s::bigint", values)
+
+
 @on_postgres
 def test_postgres_takes_arrays_in_its_own_form() -> None:
     ids, numbers = [uuid4(), None, uuid4()], [1, -(2**31), None]
@@ -130,8 +148,11 @@ def test_a_connection_keeps_so_many_statements_and_no_more(monkeypatch: pytest.M
     with connection.cursor() as cursor:
         cursor.execute(ours)
         assert cursor.fetchone() == (3,)
-    # The one that had to go comes back.
+    # The one that had to go comes back, and what was used since then stays.
+    execute("SELECT 4 + %s::int", [1])
     assert execute("SELECT 0 + %s::int", [1]) == [(1,)]
+    assert "SELECT 4 + %s::int" in direct._known[connection.connection]
+    assert "SELECT 3 + %s::int" not in direct._known[connection.connection]
 
 
 @on_postgres
@@ -150,8 +171,43 @@ def test_a_connection_that_is_cut_is_a_connection_error() -> None:
 
 
 @on_postgres
-def test_other_threads_run_while_the_server_works() -> None:
+def test_a_table_that_was_changed_meanwhile_is_read_as_it_is() -> None:
+    changed = "CREATE TABLE direct_changed AS SELECT 1::{} AS number"
+    read = "SELECT number FROM direct_changed"
+    execute(changed.format("bigint"))
+    try:
+        assert execute(read) == [(1,)]
+        execute("ALTER TABLE direct_changed ALTER COLUMN number TYPE text")
+        assert execute(read) == [("1",)]
+    finally:
+        execute("DROP TABLE direct_changed")
+
+
+@contextmanager
+def locked(table: str, seconds: float) -> Iterator[None]:
+    """Another session keeps everybody from a table for so long."""
+    other = connection.copy()
+    # It ends in another thread than it began in.
+    other.inc_thread_sharing()
+    other.set_autocommit(False)
+    with other.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+    timer = threading.Timer(seconds, other.rollback)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        other.close()
+
+
+@on_postgres
+@pytest.mark.parametrize("known", [False, True])
+def test_other_threads_run_while_the_server_takes_its_time(*, known: bool) -> None:
+    sql = f"SELECT count(*), '{uuid4()}' FROM projections_pending"
     connection.ensure_connection()
+    if known:
+        execute(sql)
     ticks: list[float] = []
     done = threading.Event()
 
@@ -160,11 +216,30 @@ def test_other_threads_run_while_the_server_works() -> None:
             ticks.append(time.monotonic())
 
     other = threading.Thread(target=tick)
-    other.start()
-    execute("SELECT pg_sleep(0.3)")
-    done.set()
+    with locked("projections_pending", 0.3):
+        other.start()
+        execute(sql)
+        done.set()
     other.join()
+    assert max(b - a for a, b in pairwise(ticks)) < 0.2
     assert len(ticks) > 5
+
+
+@on_postgres
+def test_ctrl_c_breaks_off_what_takes_too_long() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    began = time.monotonic()
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            execute("SELECT pg_sleep(10)")
+        assert time.monotonic() - began < 5
+        # The server was told, too.
+        assert execute("SELECT 1") == [(1,)]
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 @on_postgres

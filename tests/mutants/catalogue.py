@@ -354,7 +354,7 @@ LOG = (
     Mutant(
         "a statement that the server has forgotten is prepared again",
         "eventstore/direct.py",
-        "    if result.error_field(pq.DiagnosticField.SQLSTATE) == _NOT_PREPARED:\n",
+        "    if result.error_field(pq.DiagnosticField.SQLSTATE) in _TO_PREPARE_AGAIN:\n",
         "    if False:\n",
         (DIRECT,),
         profile="full",
