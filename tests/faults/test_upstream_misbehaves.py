@@ -1,6 +1,6 @@
 """An upstream refuses, hangs, breaks off, floods or says nonsense: one end within the deadline.
 
-What the responder makes of each of them is told by tests/conversations/test_openai_responder.py;
+What the responder makes of each of them is told by tests/conversations/openai;
 here it is asked by a real worker, of which the memory is measured.
 """
 
