@@ -15,7 +15,6 @@ from eventstore.reading import (
     as_uuid,
     clock_now,
     each_of_stream,
-    id_parameter,
     max_position,
 )
 from projections.queries.parked import ERROR
@@ -267,22 +266,20 @@ class _ShownStatement:
 
 
 def _shown_balance(user_id: UUID) -> _ShownBalance:
-    user = id_parameter(user_id)
-    position, error, amount = one(_BALANCE, [user, user]) or (0, None, None)
+    position, error, amount = one(_BALANCE, [user_id, user_id]) or (0, None, None)
     return _ShownBalance(position, error, amount)
 
 
 def _shown_statement(user_id: UUID) -> _ShownStatement:
-    user = id_parameter(user_id)
     for _ in range(TRIES_MAX):
-        generation, position, error = one(_PLACE, [user]) or (0, 0, None)
+        generation, position, error = one(_PLACE, [user_id]) or (0, 0, None)
         rows: dict[int, tuple[Any, ...]] = {}
         entry = 0
         # What has come since the position was read is not compared.
-        while page := every(_ROWS, [generation, user, entry, position, READ_MAX]):
+        while page := every(_ROWS, [generation, user_id, entry, position, READ_MAX]):
             rows.update((row[0], row[1:]) for row in page)
             entry = page[-1][1]
-        if generation == (one(_PLACE, [user]) or (0,))[0]:
+        if generation == (one(_PLACE, [user_id]) or (0,))[0]:
             return _ShownStatement(position, error, rows)
         # Rebuilt rows were swapped in meanwhile, and these may have been removed already.
     raise CannotAudit("the read model statement is being rebuilt: try again")

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from benchmarks.contenders import MIB, EmbeddedChatledger, FullChatledger
 from benchmarks.load import Load
+from benchmarks.speed import USERS
 from benchmarks.table import Row, head, line, reported
 from devstack.application import COMMANDS, Embedded
 from tests.stack.services import FullService
 
 CLIENTS = 64
-USERS = {False: 64, True: 16}
 LOAD_SECONDS = {False: 15, True: 2}
 STARTS = {False: 5, True: 1}
 #: What has just started has not come to rest.

@@ -9,7 +9,7 @@ from uuid import UUID
 from eventstore.clock import to_datetime
 from eventstore.direct import Row
 from eventstore.keys import read_texts
-from eventstore.reading import POSITION_MAX, any_of, as_uuid, id_parameter
+from eventstore.reading import POSITION_MAX, any_of, as_uuid
 from projections.queries.errors import ReadModelParked, UnknownCursor
 from projections.queries.parked import ERROR
 from projections.queries.statements import every, live, one
@@ -84,7 +84,7 @@ def list_users(after: UUID | None, limit: int) -> list[UserRow]:
 
 def _registered_where(user_id: UUID) -> int:
     """The position by which a user is listed, by the log: an erasure takes the row away."""
-    row = one(POSITION_OF_USER, [id_parameter(user_id)])
+    row = one(POSITION_OF_USER, [user_id])
     if row is None:
         raise UnknownCursor(user_id)
     position: int = row[0]
@@ -92,8 +92,7 @@ def _registered_where(user_id: UUID) -> int:
 
 
 def _user(user_id: UUID) -> Row | None:
-    parameter = id_parameter(user_id)
-    row = one(USER, [parameter, parameter])
+    row = one(USER, [user_id, user_id])
     if row is None:
         return None
     *columns, error = row

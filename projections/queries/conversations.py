@@ -9,7 +9,7 @@ from uuid import UUID
 from eventstore.clock import to_datetime
 from eventstore.direct import Row
 from eventstore.keys import read_texts
-from eventstore.reading import as_uuid, id_parameter
+from eventstore.reading import as_uuid
 from projections.queries.errors import UnknownCursor
 from projections.queries.parked import (
     ANY,
@@ -40,8 +40,7 @@ def conversation(user_id: UUID, conversation_id: UUID) -> ConversationRow | None
 
 def own_conversation(user_id: UUID, conversation_id: UUID) -> Row | None:
     """The same as a row of (conversation_id, title, created_at), the title still encrypted."""
-    parameter = id_parameter(conversation_id)
-    row = one(CONVERSATION, [parameter, parameter])
+    row = one(CONVERSATION, [conversation_id, conversation_id])
     if row is None:
         return None
     owner, title, created_at, error = row
@@ -56,17 +55,16 @@ def list_conversations(user_id: UUID, after: UUID | None, limit: int) -> list[Co
     `after` is the last one of the page before; raises `UnknownCursor` when that is not the user's
     or is deleted, and `ReadModelParked` when one of the user's conversations is parked.
     """
-    user, cursor = id_parameter(user_id), None if after is None else id_parameter(after)
     # What is parked first: if a rebuild swaps the rows in between, the page is whole all the same.
-    active, is_any_parked = one(CURSOR, [user, cursor]) or (None, False)
+    active, is_any_parked = one(CURSOR, [user_id, after]) or (None, False)
     if after is not None and active is None:
         raise UnknownCursor(after)
     if is_any_parked:
-        refuse("conversations", one(_PARKED_OF_USER, [user]))
+        refuse("conversations", one(_PARKED_OF_USER, [user_id]))
         unknown = every(_PARKED_UNKNOWN, [LOOKED_UP_MAX + 1])
         refuse_if_of("conversations", unknown, "user_id", user_id)
     bound = POSITION_MAX if active is None else active
-    return _conversations(every(CONVERSATIONS, [user, bound, limit]))
+    return _conversations(every(CONVERSATIONS, [user_id, bound, limit]))
 
 
 def _conversations(rows: Sequence[Sequence[Any]]) -> list[ConversationRow]:

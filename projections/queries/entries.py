@@ -6,7 +6,7 @@ from uuid import UUID
 
 from eventstore.clock import to_datetime
 from eventstore.keys import read_texts
-from eventstore.reading import as_uuid, id_parameter
+from eventstore.reading import as_uuid
 from projections.queries.errors import ReadModelParked
 from projections.queries.parked import ERROR
 from projections.queries.statements import every, live, one
@@ -36,7 +36,7 @@ def statement(user_id: UUID, before: int | None, limit: int) -> list[StatementRo
     # What is parked first: if a rebuild swaps the rows in between, the page is whole all the same.
     _refuse_parked(user_id)
     bound = ENTRY_MAX if before is None else before
-    rows = every(STATEMENT, [id_parameter(user_id), bound, limit])
+    rows = every(STATEMENT, [user_id, bound, limit])
     texts = read_texts([row[6] for row in rows])
     return [
         StatementRow(
@@ -61,13 +61,12 @@ def balance_at(user_id: UUID, at: int) -> int:
     `ReadModelParked`.
     """
     _refuse_parked(user_id)
-    user = id_parameter(user_id)
-    row = one(BALANCE_AT, [user, user, at, user])
+    row = one(BALANCE_AT, [user_id, user_id, at, user_id])
     return 0 if row is None else int(row[0])
 
 
 def _refuse_parked(user_id: UUID) -> None:
-    row = one(PARKED, [id_parameter(user_id)])
+    row = one(PARKED, [user_id])
     if row is not None and row[0] is not None:
         raise ReadModelParked("statement", user_id, row[0])
 

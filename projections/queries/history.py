@@ -8,7 +8,7 @@ from uuid import UUID
 from eventstore.clock import to_datetime
 from eventstore.direct import Row
 from eventstore.keys import read_texts
-from eventstore.reading import as_uuid, id_parameter
+from eventstore.reading import as_uuid
 from projections.history import SENT
 from projections.queries.conversations import POSITION_MAX, own_conversation
 from projections.queries.errors import UnknownCursor
@@ -51,8 +51,7 @@ class MessagePage:
 
 def message(user_id: UUID, message_id: UUID) -> MessageRow | None:
     """A message of the user's own, None for any other. Raises `ReadModelParked`."""
-    parameter = id_parameter(message_id)
-    row = one(MESSAGE, [parameter, parameter])
+    row = one(MESSAGE, [message_id, message_id])
     if row is None:
         return None
     owner, error, *columns = row
@@ -82,8 +81,7 @@ def messages(
     # What is parked first: if a rebuild swaps the rows in between, the page is whole all the same.
     low, high, is_any_parked = _bounds(conversation_id, after, before)
     backwards = after is None and (before is not None or latest)
-    conversation = id_parameter(conversation_id)
-    rows = every(PAGE_BACKWARDS if backwards else PAGE, [conversation, low, high, limit + 1])
+    rows = every(PAGE_BACKWARDS if backwards else PAGE, [conversation_id, low, high, limit + 1])
     shown = _that_fit(rows[:limit])
     are_more, rows = len(rows) > len(shown), shown
     if backwards:
@@ -113,12 +111,7 @@ def _bounds(
     conversation_id: UUID, after: UUID | None, before: UUID | None
 ) -> tuple[int, int, bool]:
     """The positions between which a page lies, and whether anything is parked at all."""
-    conversation = id_parameter(conversation_id)
-    parameters = [
-        value
-        for cursor in (after, before)
-        for value in (conversation, None if cursor is None else id_parameter(cursor))
-    ]
+    parameters = [conversation_id, after, conversation_id, before]
     low, high, is_any_parked = one(BOUNDS, parameters) or (None, None, False)
     for cursor, position in ((after, low), (before, high)):
         if cursor is not None and position is None:
@@ -128,8 +121,7 @@ def _bounds(
 
 def _refuse_parked(conversation_id: UUID, low: int, high: int) -> None:
     """Raise `ReadModelParked` if a message between two positions is parked, shown or missing."""
-    conversation = id_parameter(conversation_id)
-    refuse("history", one(_PARKED_SHOWN, [conversation, conversation, low, high]))
+    refuse("history", one(_PARKED_SHOWN, [conversation_id, conversation_id, low, high]))
     missing = every(_PARKED_UNKNOWN, [low, high, LOOKED_UP_MAX + 1])
     refuse_if_of("history", missing, "conversation_id", conversation_id)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from eventstore.keys import read_texts
-from eventstore.reading import as_uuid, id_parameter
+from eventstore.reading import as_uuid
 from projections.queries.conversations import POSITION_MAX
 from projections.queries.statements import every, live
 
@@ -30,8 +30,7 @@ def turns_before(
     the read model yet, everything there was sent before it. A parked message is left out: it is no
     answer to anybody, only a gap in what the model is told.
     """
-    conversation, message = id_parameter(conversation_id), id_parameter(message_id)
-    rows = every(TURNS, [conversation, position, message, POSITION_MAX, limit])
+    rows = every(TURNS, [conversation_id, position, message_id, POSITION_MAX, limit])
     texts = read_texts([text for row in rows for text in row[1:]])
     return [
         TurnRow(place, said or "", answered or "")
@@ -45,8 +44,8 @@ def recently_ended(conversation_id: UUID, since_microseconds: int) -> list[UUID]
     At most `RECENTLY_ENDED_MAX`. To be asked before the conversation is deleted; it looks through
     all of its messages.
     """
-    parameters = [id_parameter(conversation_id), since_microseconds, RECENTLY_ENDED_MAX]
-    return [as_uuid(message_id) for (message_id,) in every(RECENTLY_ENDED, parameters)]
+    rows = every(RECENTLY_ENDED, [conversation_id, since_microseconds, RECENTLY_ENDED_MAX])
+    return [as_uuid(message_id) for (message_id,) in rows]
 
 
 TURNS = f"""

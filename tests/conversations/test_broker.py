@@ -237,8 +237,7 @@ def test_a_redis_that_forgot_its_scripts_still_hears_what_is_done_and_gives_what
         assert not settings.REDIS_URL  # as above
         return
 
-    @dramatiq.actor(broker=broker)
-    def note() -> None: ...
+    note = an_actor(broker)
 
     note.send()
     broker.flush_orders()
@@ -278,8 +277,7 @@ def test_a_bell_that_cannot_ring_is_an_error_and_no_reason_to_ask_on_and_on(
         assert not settings.REDIS_URL  # as above
         return
 
-    @dramatiq.actor(broker=broker)
-    def note() -> None: ...
+    note = an_actor(broker)
 
     broker.client.set("test:default.bell", "no list")
     with pytest.raises(redis.ResponseError):
@@ -292,11 +290,17 @@ def test_a_bell_that_cannot_ring_is_an_error_and_no_reason_to_ask_on_and_on(
     assert (len(fetched), acknowledged) == (1, True)
 
 
+def an_actor(broker: Broker) -> "dramatiq.Actor[[], None]":
+    @dramatiq.actor(broker=broker)
+    def note() -> None: ...
+
+    return note
+
+
 def with_one_done(broker: WakingRedisBroker) -> Consumer:
     """A consumer with one message that is done and not acknowledged yet."""
 
-    @dramatiq.actor(broker=broker)
-    def note() -> None: ...
+    note = an_actor(broker)
 
     broker.acknowledges_late = True
     note.send()

@@ -161,8 +161,8 @@ def test_a_connection_that_is_cut_is_a_connection_error() -> None:
     ours = connection.connection.info.backend_pid
     other = connection.copy()
     with other.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s)", [ours])
-        time.sleep(0.1)
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [ours])
+        assert cursor.fetchone() == (True,)
     other.close()
     with pytest.raises(OperationalError):
         execute("SELECT 1")
